@@ -1,0 +1,1 @@
+"""What hutch is about, in pure Python: words, states and arithmetic, without I/O or framework."""

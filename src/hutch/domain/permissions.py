@@ -1,0 +1,77 @@
+"""The one place that says who may do what."""
+
+from enum import StrEnum
+
+from hutch.domain.people import Actor, Role, Scope
+
+
+class Action(StrEnum):
+    """Everything that can be asked of hutch; every route declares exactly one of these."""
+
+    INSTANCE_CREATE = "instance:create"
+    INSTANCE_READ = "instance:read"
+    INSTANCE_CONTROL = "instance:control"
+    INSTANCE_CONFIGURE = "instance:configure"
+    INSTANCE_EXEC = "instance:exec"
+    INSTANCE_DELETE = "instance:delete"
+    SNAPSHOT_READ = "snapshot:read"
+    SNAPSHOT_WRITE = "snapshot:write"
+    OPERATION_READ = "operation:read"
+    OPERATION_RETRY = "operation:retry"
+    KEY_READ = "key:read"
+    KEY_WRITE = "key:write"
+    TOKEN_READ = "token:read"  # noqa: S105 - the name of an action
+    TOKEN_WRITE = "token:write"  # noqa: S105 - the name of an action
+    PROFILE_READ = "profile:read"
+    PROFILE_WRITE = "profile:write"
+    USER_READ = "user:read"
+    USER_WRITE = "user:write"
+    IMAGE_READ = "image:read"
+    IMAGE_WRITE = "image:write"
+    NODE_READ = "node:read"
+    NODE_WRITE = "node:write"
+    EVENT_READ = "event:read"
+
+
+_READING = frozenset(
+    {
+        Action.INSTANCE_READ,
+        Action.SNAPSHOT_READ,
+        Action.OPERATION_READ,
+        Action.KEY_READ,
+        Action.TOKEN_READ,
+        Action.PROFILE_READ,
+        Action.USER_READ,
+        Action.IMAGE_READ,
+        Action.NODE_READ,
+        Action.EVENT_READ,
+    }
+)
+_ADMINS_ONLY = frozenset(
+    {
+        Action.USER_READ,
+        Action.USER_WRITE,
+        Action.IMAGE_WRITE,
+        Action.NODE_WRITE,
+        Action.EVENT_READ,
+        Action.OPERATION_RETRY,
+    }
+)
+_OF_THE_LAB = frozenset({Action.IMAGE_READ, Action.NODE_READ})
+
+
+def can(actor: Actor, action: Action, owner_id: str | None = None) -> bool:
+    """Whether `actor` may do `action` on something that belongs to `owner_id`.
+
+    `owner_id` is None for what belongs to the lab (nodes, images) and for making something of
+    one's own. A read-only token reads and nothing else, whoever holds it.
+    """
+    if actor.scope is Scope.READ and action not in _READING:
+        return False
+    if actor.role is Role.ADMIN:
+        return True
+    if action in _ADMINS_ONLY:
+        return False
+    if action in _OF_THE_LAB or owner_id is None:
+        return True
+    return owner_id == actor.user_id

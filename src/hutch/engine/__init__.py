@@ -1,0 +1,1 @@
+"""What runs instances: one protocol, and the engines that keep it."""

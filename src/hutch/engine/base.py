@@ -1,0 +1,213 @@
+"""The one protocol between hutch and whatever runs its containers.
+
+Every method is safe to repeat. `create`, `start`, `stop`, `delete`, `snapshot`, `set_forward` and
+the like mean "make it so": they return quietly when it is already so, because the caller may have
+died between asking and learning the answer. A method returns only when the engine has finished.
+
+Every method raises EngineUnavailableError when the engine does not answer (nothing is known about
+the outcome; ask again), EngineNotFoundError when the container, snapshot or image is not there
+(never from `delete*` and `remove_*`), EngineConflictError when the engine is busy with that
+container, and EngineError when it refused.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from hutch.domain.limits import Limits
+
+
+class Power(StrEnum):
+    """What a container is doing, as the engine sees it."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    OTHER = "other"
+    """Frozen, failing, in between: nothing that hutch ever asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What an engine says of itself and its host."""
+
+    version: str
+    boot_id: str
+    """Changes whenever the engine's daemon (or the host under it) has restarted."""
+    cpus: int
+    memory: int
+    """Bytes."""
+    disk: int
+    """Bytes of the instances' storage pool, in all."""
+    disk_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """Everything that is decided about a container before it exists."""
+
+    name: str
+    image: str
+    """Alias of an image which the engine has."""
+    limits: Limits
+    address: str
+    """Its IPv4 address on the bridge: fixed, and the only one it may use."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Kept with the container (`user.hutch.*`), so that it can be known without the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A host port of the node that leads to a port of a container."""
+
+    name: str
+    """Unique within the container: a-z, 0-9 and '-'."""
+    listen_address: str
+    listen_port: int
+    target_port: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A container as the engine has it."""
+
+    name: str
+    power: Power
+    address: str | None
+    limits: Limits | None
+    """None when someone removed or rewrote one of them by hand."""
+    forwards: tuple[Forward, ...]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a container uses now. A stopped one uses disk alone."""
+
+    cpu_seconds: float
+    """Processor time since it was started."""
+    memory: int
+    disk: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    code: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool = False
+    """More was printed than the caller was ready to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something happened to a container, by hutch or by someone else: a hint, never the truth."""
+
+    name: str | None
+    """The container, or None when events may have been missed: look at everything again."""
+    action: str
+
+
+class Engine(Protocol):
+    """One node's engine."""
+
+    async def status(self) -> NodeStatus:
+        """The engine's version and the host's capacity."""
+        ...
+
+    async def images(self) -> list[str]:
+        """The aliases of all images that it has."""
+        ...
+
+    async def list(self) -> list[Observed]:
+        """Every container whose name begins with `hutch-`.
+
+        May come from a cache which the engine's own events keep fresh.
+        """
+        ...
+
+    async def get(self, name: str) -> Observed | None:
+        """One container as it is now, never from a cache; None when there is none."""
+        ...
+
+    async def create(self, spec: ContainerSpec, *, start: bool = False) -> None:
+        """Make a container, unprivileged and isolated, and start it if told to.
+
+        One that is there already under this name is left as it is (and started if told to).
+        """
+        ...
+
+    async def start(self, name: str) -> None: ...
+
+    async def stop(self, name: str, *, timeout: float = 30.0) -> None:
+        """Shut down; after `timeout` seconds without success, by force."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Remove a container, its snapshots and forwards, stopping it by force if it runs."""
+        ...
+
+    async def set_limits(self, name: str, limits: Limits) -> None:
+        """Change the limits, at once if it runs. EngineError when the disk would be too small."""
+        ...
+
+    async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
+        """Set labels, keeping those not named."""
+        ...
+
+    async def set_forward(self, name: str, forward: Forward) -> None:
+        """Make this forward exist just so, replacing another of its name."""
+        ...
+
+    async def remove_forward(self, name: str, forward_name: str) -> None: ...
+
+    async def snapshots(self, name: str) -> list[str]:
+        """Names of the container's snapshots, oldest first."""
+        ...
+
+    async def snapshot(self, name: str, snapshot: str) -> None: ...
+
+    async def restore(self, name: str, snapshot: str) -> None:
+        """Put the disk back to a snapshot. The container must be stopped, and stays so."""
+        ...
+
+    async def delete_snapshot(self, name: str, snapshot: str) -> None: ...
+
+    async def exec(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        user: int = 0,
+        group: int = 0,
+        cwd: str = "/",
+        timeout: float = 30.0,
+        most_output: int = 1024 * 1024,
+    ) -> ExecResult:
+        """Run a program inside, without a shell, and wait for it.
+
+        After `timeout` seconds the program is ended and EngineError raised. Output beyond
+        `most_output` bytes per stream is read and thrown away.
+        """
+        ...
+
+    async def read_file(self, name: str, path: str, *, most: int = 1024 * 1024) -> bytes | None:
+        """A regular file's content as root, None when there is none; works when it is stopped."""
+        ...
+
+    async def usage(self, name: str) -> Usage: ...
+
+    async def wait_for_banner(self, name: str, host: str, port: int, *, timeout: float) -> bool:
+        """Whether an SSH server answers at the forwarded port within `timeout` seconds."""
+        ...
+
+    def changes(self) -> AsyncIterator[Change]:
+        """Changes as they happen, until closed. After a lost connection it reconnects by itself
+        and yields one Change with name None."""
+        ...
+
+    async def close(self) -> None: ...
