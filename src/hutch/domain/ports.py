@@ -7,7 +7,7 @@ from functools import lru_cache
 from hutch.errors import NoAddressLeftError, NoPortLeftError
 
 RESERVED_ADDRESSES = 10
-"""The first addresses of a subnet stay free: the gateway is one, an administrator may use others."""
+"""Left free at the start of a subnet: the gateway is one, an administrator may use others."""
 
 
 def pick_port(first: int, last: int, taken: Collection[int]) -> int:

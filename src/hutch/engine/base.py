@@ -121,7 +121,7 @@ class Engine(Protocol):
         """The aliases of all images that it has."""
         ...
 
-    async def list(self) -> list[Observed]:
+    async def containers(self) -> list[Observed]:
         """Every container whose name begins with `hutch-`.
 
         May come from a cache which the engine's own events keep fresh.
