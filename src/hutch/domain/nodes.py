@@ -45,6 +45,7 @@ class Node:
     """The address at which people reach the node, where instances' ports are forwarded."""
     state: NodeState
     capacity: Capacity
+    disk_used: int
     version: str
     boot_id: str
     """Changes when the engine's daemon or the node restarts."""

@@ -6,6 +6,24 @@ from enum import StrEnum
 from typing import Any
 
 
+class Kind(StrEnum):
+    """Every kind of operation, `noun_verb`."""
+
+    INSTANCE_CREATE = "instance_create"
+    INSTANCE_START = "instance_start"
+    INSTANCE_STOP = "instance_stop"
+    INSTANCE_RESTART = "instance_restart"
+    INSTANCE_REBUILD = "instance_rebuild"
+    INSTANCE_CONFIGURE = "instance_configure"
+    INSTANCE_DELETE = "instance_delete"
+    SNAPSHOT_CREATE = "snapshot_create"
+    SNAPSHOT_RESTORE = "snapshot_restore"
+    SNAPSHOT_DELETE = "snapshot_delete"
+    KEYS_PUSH = "keys_push"
+    POOL_ADD = "pool_add"
+    POOL_REMOVE = "pool_remove"
+
+
 class OperationState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"

@@ -1,0 +1,84 @@
+"""What every use case needs, put together once by the composition root."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hutch.domain.nodes import Node
+from hutch.engine.base import Engine
+from hutch.services.vault import Vault
+from hutch.settings import Settings
+from hutch.store.db import Database
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Hints:
+    """Wake-ups inside one process. Losing one costs time, never correctness."""
+
+    def __init__(self) -> None:
+        self.work = asyncio.Event()
+        """Set when an operation was added: the runner looks at once instead of at its next pass."""
+        self.reconcile = asyncio.Event()
+        """Set when the world changed: the reconcilers look at once."""
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+
+    def changed(self, operation_id: str) -> None:
+        """Wake whoever watches an operation."""
+        for event in self._watchers.get(operation_id, ()):
+            event.set()
+
+    @contextmanager
+    def watching(self, operation_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the operation changes while the block runs."""
+        event = asyncio.Event()
+        watchers = self._watchers.setdefault(operation_id, set())
+        watchers.add(event)
+        try:
+            yield event
+        finally:
+            watchers.discard(event)
+            if not watchers:
+                self._watchers.pop(operation_id, None)
+
+
+class Engines:
+    """The engines of all nodes, opened when first asked for."""
+
+    def __init__(self, open_engine: Callable[[Node], Engine]) -> None:
+        self._open = open_engine
+        self._engines: dict[str, tuple[tuple[str, ...], Engine]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def of(self, node: Node) -> Engine:
+        """The engine of a node; another one when the node's address has changed since."""
+        where = (node.engine, node.url, node.project, node.pool, node.network)
+        known = self._engines.get(node.id)
+        if known is not None and known[0] == where:
+            return known[1]
+        if known is not None:
+            task = asyncio.create_task(known[1].close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        engine = self._open(node)
+        self._engines[node.id] = (where, engine)
+        return engine
+
+    async def close(self) -> None:
+        for _, engine in self._engines.values():
+            await engine.close()
+        self._engines.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    db: Database
+    settings: Settings
+    vault: Vault
+    engines: Engines
+    hints: Hints = field(default_factory=Hints)
+    now: Callable[[], datetime] = utc_now

@@ -1,0 +1,547 @@
+"""Instances: what a person asks of their machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hutch.domain import names
+from hutch.domain.ids import new_id
+from hutch.domain.instances import Container, ContainerRole, Desired, Instance, InstanceState
+from hutch.domain.limits import Holding, Limits, check_quota, holding_of
+from hutch.domain.nodes import Capacity, Node, NodeState, check_fits, has_room
+from hutch.domain.operations import Kind, Operation, OperationState
+from hutch.domain.people import Actor
+from hutch.domain.permissions import Action
+from hutch.engine.base import ExecResult, Usage
+from hutch.errors import (
+    BusyError,
+    EngineUnavailableError,
+    NoRoomError,
+    NotFoundError,
+    WrongStateError,
+)
+from hutch.services.access import find_instance, require
+from hutch.services.context import Context
+from hutch.services.hostkeys import new_host_key
+from hutch.services.listening import listening_ports
+from hutch.services.operations import enqueue
+from hutch.store import containers, events, images, instances, nodes, operations, ports, users
+from hutch.store.db import Session, lock
+
+SSH_TARGET_PORT = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asks for. None leaves it to the lab's defaults."""
+
+    name: str
+    image: str = "base"
+    cpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    node: str | None = None
+
+    def limits(self, default: Limits) -> Limits:
+        return Limits(
+            default.cpus if self.cpus is None else self.cpus,
+            default.memory if self.memory is None else self.memory,
+            default.disk if self.disk is None else self.disk,
+            default.processes,
+        ).check()
+
+
+def target(instance_id: str) -> str:
+    """An instance as the target of an operation."""
+    return f"instance:{instance_id}"
+
+
+async def create(context: Context, actor: Actor, wish: Wish) -> tuple[Instance, Operation]:
+    """Grant an instance and start making it.
+
+    Everything is checked and decided in one transaction: the quota, the node, the host port, the
+    address. What cannot be had is refused here and leaves nothing behind.
+    """
+    require(actor, Action.INSTANCE_CREATE)
+    names.instance_name(wish.name)
+    limits = wish.limits(context.settings.default_limits)
+    instance_id = new_id()
+    host_key, host_secret = new_host_key()
+    async with context.db.write() as session:
+        image = await images.find_image(session, wish.image)
+        if image is None:
+            raise NotFoundError("image", wish.image)
+        await _check_quota(session, context, actor.user_id, holding_of(limits))
+        node = await _place(session, context, wish.node, limits)
+        await instances.add_instance(
+            session,
+            instance_id=instance_id,
+            owner_id=actor.user_id,
+            name=wish.name,
+            node_id=node.id,
+            image_id=image.id,
+            limits=limits,
+            host_key=host_key,
+            host_secret=context.vault.seal(host_secret),
+            at=context.now(),
+        )
+        await ports.allocate_port(
+            session,
+            instance_id,
+            instances.SSH,
+            SSH_TARGET_PORT,
+            first=context.settings.ssh_port_first,
+            last=context.settings.ssh_port_last,
+            avoid=listening_ports(node),
+        )
+        container = await containers.take_from_pool(session, node.id, image.id, instance_id)
+        if container is None:
+            await containers.add_container(
+                session, node, image.id, ContainerRole.CURRENT, context.now(), instance_id
+            )
+        operation = await enqueue(
+            session,
+            context,
+            actor,
+            Kind.INSTANCE_CREATE,
+            target(instance_id),
+            owner_id=actor.user_id,
+            params={"instance": instance_id, "pooled": container is not None},
+        )
+        await events.record(
+            session,
+            actor,
+            context.now(),
+            "instance.create",
+            ("instance", instance_id, wish.name),
+            owner_id=actor.user_id,
+            result="requested",
+            operation=operation.id,
+            image=image.name,
+            node=node.name,
+        )
+        instance = await _must_get(session, instance_id)
+    context.hints.work.set()
+    return instance, operation
+
+
+async def _check_quota(session: Session, context: Context, user_id: str, more: Holding) -> None:
+    """Count and compare while nobody else can be granted anything in this person's name."""
+    await users.lock_user(session, user_id)
+    user = await users.get_user(session, user_id, context.settings.default_quota)
+    if user is None:
+        raise NotFoundError("user", user_id)
+    check_quota(user.quota, await users.held(session, user_id), more)
+
+
+async def _place(session: Session, context: Context, wanted: str | None, limits: Limits) -> Node:
+    """The node for a new instance: the one that was asked for, else the one with most room."""
+    await lock(session, "placement")
+    if wanted is not None:
+        node = await nodes.find_node(session, wanted)
+        if node is None:
+            raise NotFoundError("node", wanted)
+        _check_open(node)
+        candidates = [node]
+    else:
+        everything = await nodes.list_nodes(session)
+        candidates = [node for node in everything if node.state is NodeState.ACTIVE]
+        if not candidates:
+            raise NoRoomError(
+                "No node takes new instances at the moment.",
+                hint="An administrator can add a node, or uncordon one.",
+            )
+        reachable = [node for node in candidates if node.unreachable_since is None]
+        if not reachable:
+            _check_open(candidates[0])
+        candidates = reachable
+    # Asking for more than the largest node has in all is a mistake, not a shortage.
+    check_fits(max(candidates, key=lambda node: _fit(node, limits)), limits)
+    promised = await nodes.promised(session)
+    free = [node for node in candidates if _takes(context, node, promised, limits)]
+    if not free:
+        raise NoRoomError(
+            "There is no room for this instance now.",
+            hint="Ask for less, delete what you no longer need, or wait until others do.",
+            node=wanted,
+        )
+    return min(free, key=lambda node: _load(node, promised))
+
+
+def _check_open(node: Node) -> None:
+    if node.state is not NodeState.ACTIVE:
+        raise NoRoomError(
+            f"Node {node.name} takes no new instances at the moment: it is cordoned.",
+            hint="Leave --node out, or name another one.",
+            node=node.name,
+        )
+    if node.unreachable_since is not None:
+        raise EngineUnavailableError(
+            f"Node {node.name} has not answered since {node.unreachable_since:%Y-%m-%d %H:%M} UTC.",
+            hint="Try again later; your administrator sees this too.",
+            node=node.name,
+        )
+
+
+def _fit(node: Node, limits: Limits) -> int:
+    has = node.capacity
+    return sum((limits.cpus <= has.cpus, limits.memory <= has.memory, limits.disk <= has.disk))
+
+
+def _takes(context: Context, node: Node, promised: dict[str, Capacity], limits: Limits) -> bool:
+    nothing = Capacity(0, 0, 0)
+    return node.capacity.disk - node.disk_used >= context.settings.disk_reserve and has_room(
+        node.capacity, promised.get(node.id, nothing), limits, context.settings.overcommit
+    )
+
+
+def _load(node: Node, promised: dict[str, Capacity]) -> float:
+    """How full a node would be called: the largest promised share of any resource."""
+    has, given = node.capacity, promised.get(node.id, Capacity(0, 0, 0))
+    return max(given.cpus / has.cpus, given.memory / has.memory, given.disk / has.disk)
+
+
+async def _must_get(session: Session, instance_id: str) -> Instance:
+    instance = await instances.get_instance(session, instance_id)
+    if instance is None:
+        raise NotFoundError("instance", instance_id)
+    return instance
+
+
+async def show(context: Context, actor: Actor, ref: str) -> Instance:
+    async with context.db.read() as session:
+        return await find_instance(session, actor, Action.INSTANCE_READ, ref)
+
+
+async def list_all(
+    context: Context,
+    actor: Actor,
+    *,
+    everyone: bool = False,
+    owner: str | None = None,
+    limit: int | None = None,
+    after: str | None = None,
+) -> list[Instance]:
+    """One's own instances; for an administrator everyone's, or one person's by name."""
+    require(actor, Action.INSTANCE_READ)
+    owner_id: str | None = actor.user_id
+    async with context.db.read() as session:
+        if owner is not None and owner != actor.name:
+            require(actor, Action.USER_READ)
+            user = await users.find_user(session, owner, context.settings.default_quota)
+            if user is None:
+                raise NotFoundError("user", owner)
+            owner_id = user.id
+        elif everyone:
+            require(actor, Action.USER_READ)
+            owner_id = None
+        return await instances.list_instances(session, owner_id=owner_id, limit=limit, after=after)
+
+
+async def current(
+    context: Context, actor: Actor, action: Action, ref: str
+) -> tuple[Instance, Node, Container]:
+    """An instance with the node and the container it lives in, for a direct look at the engine."""
+    async with context.db.read() as session:
+        instance = await find_instance(session, actor, action, ref)
+        node = await nodes.get_node(session, instance.node_id)
+        container = await containers.current(session, instance.id)
+    if node is None or container is None:
+        raise WrongStateError(
+            f"{instance.name} is {instance.state} and has no disk.", hint="Create it anew."
+        )
+    return instance, node, container
+
+
+async def usage(context: Context, actor: Actor, ref: str) -> tuple[Instance, Usage]:
+    """What an instance uses now, beside what it may."""
+    instance, node, container = await current(context, actor, Action.INSTANCE_READ, ref)
+    return instance, await context.engines.of(node).usage(container.engine_name)
+
+
+async def execute(
+    context: Context,
+    actor: Actor,
+    ref: str,
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    timeout: float = 60.0,
+    as_root: bool = False,
+) -> ExecResult:
+    """Run a program inside a running instance, as its owner unless `as_root`."""
+    instance, node, container = await current(context, actor, Action.INSTANCE_EXEC, ref)
+    if instance.state is not InstanceState.RUNNING:
+        raise WrongStateError(
+            f"{instance.name} is {instance.state}.", hint=f"`hutch start {instance.name}` first."
+        )
+    async with context.db.write() as session:
+        await events.record(
+            session,
+            actor,
+            context.now(),
+            "instance.exec",
+            ("instance", instance.id, instance.name),
+            owner_id=instance.owner_id,
+            program=argv[0][:200],
+        )
+    # `runuser` looks the person's ids and home up inside, so hutch need not know them.
+    command = list(argv) if as_root else ["runuser", "-u", instance.owner_name, "--", *argv]
+    return await context.engines.of(node).exec(
+        container.engine_name,
+        command,
+        stdin=stdin,
+        timeout=timeout,
+        cwd="/" if as_root else f"/home/{instance.owner_name}",
+        environment={} if as_root else {"HOME": f"/home/{instance.owner_name}"},
+    )
+
+
+_MAY: dict[Kind, tuple[Action, frozenset[InstanceState], InstanceState]] = {
+    Kind.INSTANCE_START: (
+        Action.INSTANCE_CONTROL,
+        frozenset({InstanceState.STOPPED}),
+        InstanceState.STARTING,
+    ),
+    Kind.INSTANCE_STOP: (
+        Action.INSTANCE_CONTROL,
+        frozenset({InstanceState.RUNNING}),
+        InstanceState.STOPPING,
+    ),
+    Kind.INSTANCE_RESTART: (
+        Action.INSTANCE_CONTROL,
+        frozenset({InstanceState.RUNNING}),
+        InstanceState.RESTARTING,
+    ),
+    Kind.INSTANCE_REBUILD: (
+        Action.INSTANCE_CONTROL,
+        frozenset({InstanceState.RUNNING, InstanceState.STOPPED}),
+        InstanceState.REBUILDING,
+    ),
+    Kind.INSTANCE_DELETE: (
+        Action.INSTANCE_DELETE,
+        frozenset({InstanceState.RUNNING, InstanceState.STOPPED, InstanceState.FAILED}),
+        InstanceState.DELETING,
+    ),
+}
+"""For each simple operation: the permission, the states in which it may begin, the state then."""
+
+_VERBS = {
+    Kind.INSTANCE_START: ("start", Desired.RUNNING),
+    Kind.INSTANCE_STOP: ("stop", Desired.STOPPED),
+    Kind.INSTANCE_RESTART: ("restart", Desired.RUNNING),
+    Kind.INSTANCE_REBUILD: ("rebuild", None),
+    Kind.INSTANCE_DELETE: ("delete", None),
+}
+
+
+async def start(context: Context, actor: Actor, ref: str) -> Operation:
+    return await _begin(context, actor, ref, Kind.INSTANCE_START)
+
+
+async def stop(context: Context, actor: Actor, ref: str) -> Operation:
+    return await _begin(context, actor, ref, Kind.INSTANCE_STOP)
+
+
+async def restart(context: Context, actor: Actor, ref: str) -> Operation:
+    return await _begin(context, actor, ref, Kind.INSTANCE_RESTART)
+
+
+async def rebuild(context: Context, actor: Actor, ref: str, image: str | None = None) -> Operation:
+    """Replace the disk by a fresh one of the image, keeping name, port and keys.
+
+    The old disk is removed only after the new one has answered over SSH; its snapshots go with it.
+    """
+    async with context.db.write() as session:
+        instance = await find_instance(session, actor, Action.INSTANCE_CONTROL, ref)
+        wanted = await images.find_image(session, image or instance.image_name)
+        if wanted is None:
+            raise NotFoundError("image", image or instance.image_name)
+        operation = await _begin_in(
+            session,
+            context,
+            actor,
+            instance,
+            Kind.INSTANCE_REBUILD,
+            image=wanted.id,
+            running=instance.desired is Desired.RUNNING,
+        )
+    context.hints.work.set()
+    return operation
+
+
+async def delete(context: Context, actor: Actor, ref: str) -> Operation:
+    """Delete an instance and everything on it.
+
+    One that is still being created is cancelled: the answer is its creation, which ends as
+    `cancelled` when nothing of it is left. A stuck operation of the instance is given up.
+    """
+    async with context.db.write() as session:
+        instance = await find_instance(session, actor, Action.INSTANCE_DELETE, ref)
+        live = await operations.live_operation(session, target(instance.id))
+        if live is not None and live.state is OperationState.STUCK:
+            await operations.end_stuck(session, live.id, context.now())
+            instance = replace(instance, state=InstanceState.STOPPED)
+        elif live is not None and live.kind == Kind.INSTANCE_CREATE:
+            await operations.request_cancel(session, live.id)
+            await _record(session, context, actor, instance, "delete", live.id)
+            operation = replace(live, cancel_requested=True)
+            context.hints.changed(live.id)
+            return operation
+        operation = await _begin_in(session, context, actor, instance, Kind.INSTANCE_DELETE)
+    context.hints.work.set()
+    return operation
+
+
+async def _begin(context: Context, actor: Actor, ref: str, kind: Kind) -> Operation:
+    async with context.db.write() as session:
+        instance = await find_instance(session, actor, _MAY[kind][0], ref)
+        operation = await _begin_in(session, context, actor, instance, kind)
+    context.hints.work.set()
+    return operation
+
+
+async def _begin_in(
+    session: Session,
+    context: Context,
+    actor: Actor,
+    instance: Instance,
+    kind: Kind,
+    **params: Any,
+) -> Operation:
+    _, states, moving = _MAY[kind]
+    verb, desired = _VERBS[kind]
+    live = await operations.live_operation(session, target(instance.id))
+    if live is not None:
+        raise BusyError(instance.name, live.id, live.kind)
+    if instance.state not in states and not _mends_drift(instance, kind):
+        raise WrongStateError(
+            f"{instance.name} is {instance.state}; it cannot {verb} now.",
+            hint="`hutch show` tells its state and what is in progress.",
+            state=instance.state,
+        )
+    operation = await enqueue(
+        session,
+        context,
+        actor,
+        kind,
+        target(instance.id),
+        owner_id=instance.owner_id,
+        params={"instance": instance.id, **params},
+    )
+    values: dict[str, Any] = {"state": moving.value}
+    if desired is not None:
+        values |= {"desired": desired.value, "drift": None}
+    await instances.update_instance(session, instance.id, **values)
+    await _record(session, context, actor, instance, verb, operation.id)
+    return operation
+
+
+def _mends_drift(instance: Instance, kind: Kind) -> bool:
+    """Someone stopped or started it by hand: then starting or stopping it again is a repair."""
+    return instance.drift is not None and kind in {Kind.INSTANCE_START, Kind.INSTANCE_STOP}
+
+
+async def _record(
+    session: Session,
+    context: Context,
+    actor: Actor,
+    instance: Instance,
+    verb: str,
+    operation_id: str,
+    **detail: Any,
+) -> None:
+    await events.record(
+        session,
+        actor,
+        context.now(),
+        f"instance.{verb}",
+        ("instance", instance.id, instance.name),
+        owner_id=instance.owner_id,
+        result="requested",
+        operation=operation_id,
+        **detail,
+    )
+
+
+async def configure(
+    context: Context,
+    actor: Actor,
+    ref: str,
+    *,
+    cpus: int | None = None,
+    memory: int | None = None,
+    disk: int | None = None,
+) -> Operation:
+    """Change an instance's limits, while it runs where the engine can."""
+    async with context.db.write() as session:
+        instance = await find_instance(session, actor, Action.INSTANCE_CONFIGURE, ref)
+        live = await operations.live_operation(session, target(instance.id))
+        if live is not None:
+            raise BusyError(instance.name, live.id, live.kind)
+        old = instance.limits
+        new = Limits(
+            old.cpus if cpus is None else cpus,
+            old.memory if memory is None else memory,
+            old.disk if disk is None else disk,
+            old.processes,
+        ).check()
+        more = Holding(0, new.cpus - old.cpus, new.memory - old.memory, new.disk - old.disk)
+        await _check_quota(session, context, instance.owner_id, more)
+        await _check_growth(session, context, instance, new)
+        operation = await enqueue(
+            session,
+            context,
+            actor,
+            Kind.INSTANCE_CONFIGURE,
+            target(instance.id),
+            owner_id=instance.owner_id,
+            params={"instance": instance.id, "old": _as_dict(old), "new": _as_dict(new)},
+        )
+        # Counted from now on, so that two changes at once cannot both fit into what is left.
+        await instances.set_limits(session, instance.id, _larger(old, new))
+        await _record(
+            session, context, actor, instance, "configure", operation.id, limits=_as_dict(new)
+        )
+    context.hints.work.set()
+    return operation
+
+
+async def _check_growth(
+    session: Session, context: Context, instance: Instance, new: Limits
+) -> None:
+    node = await nodes.get_node(session, instance.node_id)
+    if node is None:
+        raise NotFoundError("node", instance.node_name)
+    check_fits(node, new)
+    old = instance.limits
+    await lock(session, "placement")
+    promised = (await nodes.promised(session)).get(node.id, Capacity(0, 0, 0))
+    without = Capacity(
+        promised.cpus - old.cpus, promised.memory - old.memory, promised.disk - old.disk
+    )
+    grows = new.cpus > old.cpus or new.memory > old.memory or new.disk > old.disk
+    if grows and not has_room(node.capacity, without, new, context.settings.overcommit):
+        raise NoRoomError(
+            f"Node {node.name} has no room for that much more.",
+            hint="Ask for less, or wait until others give something back.",
+            node=node.name,
+        )
+
+
+def _larger(one: Limits, other: Limits) -> Limits:
+    return Limits(
+        max(one.cpus, other.cpus),
+        max(one.memory, other.memory),
+        max(one.disk, other.disk),
+        max(one.processes, other.processes),
+    )
+
+
+def _as_dict(limits: Limits) -> dict[str, int]:
+    return {
+        "cpus": limits.cpus,
+        "memory": limits.memory,
+        "disk": limits.disk,
+        "processes": limits.processes,
+    }

@@ -1,0 +1,28 @@
+"""Which ports something else on this machine already listens on."""
+
+from pathlib import Path
+
+from hutch.domain.nodes import Node
+
+_LISTEN = "0A"
+"""State of a listening socket in /proc/net/tcp, Linux's include/net/tcp_states.h."""
+
+
+def listening_ports(node: Node, tables: Path = Path("/proc/net")) -> frozenset[int]:
+    """TCP ports in use on a node that is this machine; nothing is known of another one.
+
+    A forward to an instance would silently take such a port away from who listens there.
+    """
+    if not node.url.startswith("unix:"):
+        return frozenset()
+    found: set[int] = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (tables / name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if len(fields) > 3 and fields[3] == _LISTEN:
+                found.add(int(fields[1].rpartition(":")[2], 16))
+    return frozenset(found)

@@ -1,0 +1,115 @@
+"""Nodes, as administrators add them and everyone sees them."""
+
+from hutch.domain import names
+from hutch.domain.ids import new_id
+from hutch.domain.nodes import Capacity, EngineKind, Node, NodeState
+from hutch.domain.people import Actor
+from hutch.domain.permissions import Action
+from hutch.errors import NotFoundError
+from hutch.services.access import require
+from hutch.services.context import Context
+from hutch.store import events, nodes
+
+
+async def add(
+    context: Context,
+    actor: Actor,
+    *,
+    name: str,
+    engine: EngineKind,
+    url: str,
+    address: str,
+    subnet: str,
+    project: str = "hutch",
+    pool: str = "hutch",
+    network: str = "hutchbr0",
+) -> Node:
+    """Add a node whose engine answers; its capacity is read from the engine.
+
+    Raises EngineUnavailableError when it does not answer.
+    """
+    require(actor, Action.NODE_WRITE)
+    names.instance_name(name)
+    node = Node(
+        id=new_id(),
+        name=name,
+        engine=engine,
+        url=url,
+        project=project,
+        pool=pool,
+        network=network,
+        subnet=subnet,
+        address=address,
+        state=NodeState.ACTIVE,
+        capacity=Capacity(0, 0, 0),
+        disk_used=0,
+        version="",
+        boot_id="",
+        seen_at=None,
+        unreachable_since=None,
+        created_at=context.now(),
+    )
+    status = await context.engines.of(node).status()
+    async with context.db.write() as session:
+        await nodes.add_node(session, node)
+        await nodes.update_node(
+            session,
+            node.id,
+            cpus=status.cpus,
+            memory=status.memory,
+            disk=status.disk,
+            disk_used=status.disk_used,
+            version=status.version,
+            boot_id=status.boot_id,
+            seen_at=context.now(),
+        )
+        await events.record(
+            session, actor, context.now(), "node.add", ("node", node.id, name), url=url
+        )
+        added = await nodes.get_node(session, node.id)
+    context.hints.reconcile.set()
+    return added or node
+
+
+async def list_all(context: Context, actor: Actor) -> list[tuple[Node, Capacity]]:
+    """Every node, with what is promised on it."""
+    require(actor, Action.NODE_READ)
+    async with context.db.read() as session:
+        promised = await nodes.promised(session)
+        everything = await nodes.list_nodes(session)
+    return [(node, promised.get(node.id, Capacity(0, 0, 0))) for node in everything]
+
+
+async def set_state(context: Context, actor: Actor, name: str, state: NodeState) -> Node:
+    """Cordon a node, so that it takes nothing new, or open it again."""
+    require(actor, Action.NODE_WRITE)
+    async with context.db.write() as session:
+        node = await nodes.find_node(session, name)
+        if node is None:
+            raise NotFoundError("node", name)
+        await nodes.update_node(session, node.id, state=state.value)
+        await events.record(
+            session, actor, context.now(), f"node.{state.value}", ("node", node.id, node.name)
+        )
+        return await nodes.get_node(session, node.id) or node
+
+
+async def set_address(context: Context, actor: Actor, name: str, address: str) -> None:
+    """Tell hutch that a node is reached at another address from now on."""
+    require(actor, Action.NODE_WRITE)
+    async with context.db.write() as session:
+        node = await nodes.find_node(session, name)
+        if node is None:
+            raise NotFoundError("node", name)
+        if node.address == address:
+            return
+        await nodes.update_node(session, node.id, address=address)
+        await events.record(
+            session,
+            actor,
+            context.now(),
+            "node.set_address",
+            ("node", node.id, node.name),
+            address=address,
+        )
+    context.hints.reconcile.set()

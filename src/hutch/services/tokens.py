@@ -1,0 +1,195 @@
+"""Who is asking: passwords, sign-in and API tokens."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from hutch.domain import names
+from hutch.domain.ids import new_id
+from hutch.domain.people import Actor, Role, Scope, Token, User
+from hutch.domain.permissions import Action, can
+from hutch.errors import BadLoginError, BadTokenError, NotFoundError, TooManyRequestsError
+from hutch.services.access import require
+from hutch.services.context import Context
+from hutch.services.vault import TOKEN_PREFIX, digest, new_token
+from hutch.store import events, tokens, users
+
+LONGEST_PASSWORD = 1024
+TOUCH_EVERY = timedelta(minutes=5)
+"""How exact a token's last use is: writing at every request would cost more than the request."""
+
+# argon2id with the parameters of RFC 9106's second recommendation, which is the library's default.
+_hasher = PasswordHasher()
+# Each verification takes 64 MiB: at most this many at once, whoever knocks.
+_verifying = asyncio.Semaphore(2)
+# A hash that no password has: an unknown name costs the same time as a wrong password.
+_NOBODY = _hasher.hash(new_token())
+
+
+async def hash_password(password: str) -> str:
+    async with _verifying:
+        return await asyncio.to_thread(_hasher.hash, password)
+
+
+async def _matches(hashed: str, password: str) -> bool:
+    def verify() -> bool:
+        try:
+            return _hasher.verify(hashed, password)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    async with _verifying:
+        return await asyncio.to_thread(verify)
+
+
+async def login(
+    context: Context, name: str, password: str, *, address: str, request_id: str | None = None
+) -> tuple[str, Token, User]:
+    """Exchange a name and a password for a token, shown this once.
+
+    Raises BadLoginError, alike in message and time for an unknown name, a wrong password and a
+    disabled person, and TooManyRequestsError after too many failures of the name or the address.
+    """
+    subjects = (f"name:{name[:64]}", f"address:{address[:100]}")
+    await _check_rate(context, subjects)
+    async with context.db.read() as session:
+        user = await users.find_user(session, name[:64], context.settings.default_quota)
+        hashed = None if user is None else await users.password_hash(session, user.id)
+    matches = await _matches(hashed or _NOBODY, password[:LONGEST_PASSWORD])
+    if user is None or hashed is None or not matches or user.disabled_at is not None:
+        # A name nobody has may be a password typed into the wrong field: it is not recorded.
+        known = "(unknown)" if user is None else user.name
+        await _record_failure(context, subjects, known, address, request_id)
+        raise BadLoginError
+    clear = new_token()
+    token = Token(
+        id=new_id(),
+        user_id=user.id,
+        title="login",
+        scope=Scope.FULL,
+        created_at=context.now(),
+        expires_at=context.now() + timedelta(days=context.settings.login_days),
+        last_used_at=None,
+    )
+    actor = Actor(user.id, user.name, user.role, address=address, request_id=request_id)
+    async with context.db.write() as session:
+        await tokens.add_token(session, token, digest(clear))
+        await tokens.forget_failures(session, subjects[0])
+        await events.record(
+            session, actor, context.now(), "user.login", ("user", user.id, user.name),
+            owner_id=user.id,
+        )  # fmt: skip
+    return clear, token, user
+
+
+async def check_password(context: Context, actor: Actor, password: str) -> None:
+    """Raise BadLoginError unless `password` is the actor's own, counting failures as `login`."""
+    subjects = (f"name:{actor.name}", f"address:{(actor.address or '')[:100]}")
+    await _check_rate(context, subjects)
+    async with context.db.read() as session:
+        hashed = await users.password_hash(session, actor.user_id)
+    if not await _matches(hashed or _NOBODY, password[:LONGEST_PASSWORD]):
+        await _record_failure(context, subjects, actor.name, actor.address or "", actor.request_id)
+        raise BadLoginError
+
+
+async def _check_rate(context: Context, subjects: tuple[str, ...]) -> None:
+    now = context.now()
+    window = timedelta(seconds=context.settings.login_window_seconds)
+    async with context.db.read() as session:
+        for subject in subjects:
+            count, oldest = await tokens.count_failures(session, subject, now - window, now)
+            if count >= context.settings.login_failures and oldest is not None:
+                wait = int((oldest + window - now).total_seconds()) + 1
+                raise TooManyRequestsError("Too many failed sign-ins.", retry_after=max(wait, 1))
+
+
+async def _record_failure(
+    context: Context,
+    subjects: tuple[str, ...],
+    user_name: str,
+    address: str,
+    request_id: str | None,
+) -> None:
+    now = context.now()
+    async with context.db.write() as session:
+        for subject in subjects:
+            await tokens.add_failure(session, subject, now)
+        await events.record(
+            session,
+            Actor("", "nobody", role=Role.MEMBER, address=address, request_id=request_id),
+            now,
+            "user.login",
+            ("user", "", user_name),
+            result="refused",
+        )
+
+
+async def authenticate(
+    context: Context, token: str, *, address: str | None, request_id: str | None
+) -> Actor:
+    """The actor behind a token. Raises BadTokenError when it is unknown, expired or revoked."""
+    if not token.startswith(TOKEN_PREFIX) or len(token) > 100:
+        raise BadTokenError
+    now = context.now()
+    async with context.db.read() as session:
+        found = await tokens.holder(session, digest(token), now)
+    if found is None:
+        raise BadTokenError
+    user_id, name, role, scope, token_id, used = found
+    if used is None or abs(now - used) > TOUCH_EVERY:
+        await _touch(context, token_id, now)
+    return Actor(user_id, name, role, scope, token_id, address, request_id)
+
+
+async def _touch(context: Context, token_id: str, now: datetime) -> None:
+    async with context.db.write() as session:
+        await tokens.touch_token(session, token_id, now)
+
+
+async def create(
+    context: Context, actor: Actor, title: str, scope: Scope, days: int | None
+) -> tuple[str, Token]:
+    """A new token of one's own, shown this once. `days` None: it never expires."""
+    require(actor, Action.TOKEN_WRITE, actor.user_id)
+    names.title("token", title)
+    clear = new_token()
+    now = context.now()
+    token = Token(
+        id=new_id(),
+        user_id=actor.user_id,
+        title=title,
+        scope=scope,
+        created_at=now,
+        expires_at=None if days is None else now + timedelta(days=days),
+        last_used_at=None,
+    )
+    async with context.db.write() as session:
+        await tokens.add_token(session, token, digest(clear))
+        await events.record(
+            session, actor, now, "token.create", ("token", token.id, title),
+            owner_id=actor.user_id, scope=scope.value,
+        )  # fmt: skip
+    return clear, token
+
+
+async def list_all(context: Context, actor: Actor) -> list[Token]:
+    require(actor, Action.TOKEN_READ, actor.user_id)
+    async with context.db.read() as session:
+        return await tokens.list_tokens(session, actor.user_id)
+
+
+async def revoke(context: Context, actor: Actor, token_id: str) -> None:
+    """Revoke a token of one's own, or anyone's as an administrator."""
+    async with context.db.write() as session:
+        token = await tokens.get_token(session, token_id)
+        if token is None or not can(actor, Action.TOKEN_READ, token.user_id):
+            raise NotFoundError("token", token_id)
+        require(actor, Action.TOKEN_WRITE, token.user_id)
+        await tokens.delete_token(session, token_id)
+        await events.record(
+            session, actor, context.now(), "token.revoke", ("token", token.id, token.title),
+            owner_id=token.user_id,
+        )  # fmt: skip

@@ -1,0 +1,304 @@
+"""hutch's settings: one typed object, read from defaults, then a file, then the environment.
+
+The file is TOML (`hutch.toml` in the data folder). Every key is also an environment variable,
+`HUTCH_` and the key in capitals. A value that cannot be is refused at start with its key, the
+value, and what is allowed.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hutch.domain.limits import Holding, Limits
+from hutch.domain.nodes import Overcommit
+from hutch.domain.sizes import parse_size
+from hutch.errors import ConfigurationError, InvalidSizeError
+
+PREFIX = "HUTCH_"
+_SECRET_KEYS = frozenset({"database_url"})
+"""Keys whose values may carry a password: never repeated in a message."""
+
+
+class Settings(BaseModel):
+    """Everything an administrator can set. The field's description is the file's comment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Path = Field(
+        default=Path("/var/lib/hutch"),
+        description="The folder with the database, the secret key, logs and caches.",
+    )
+    database_url: str = Field(
+        default="",
+        description=(
+            "Where the database is: sqlite:///path/to/file, or"
+            " postgresql://user:password@host/name. Empty: hutch.db in the data folder."
+        ),
+    )
+    listen_host: str = Field(
+        default="127.0.0.1", description="The address on which the server listens."
+    )
+    listen_port: int = Field(
+        default=7480, ge=1, le=65535, description="The TCP port on which the server listens."
+    )
+    trusted_proxies: list[str] = Field(
+        default_factory=lambda: ["127.0.0.1", "::1"],
+        description="Addresses of reverse proxies whose X-Forwarded-For header is believed.",
+    )
+    ssh_port_first: int = Field(
+        default=22000, ge=1024, le=65535, description="The first host port given to instances."
+    )
+    ssh_port_last: int = Field(
+        default=29999, ge=1024, le=65535, description="The last host port given to instances."
+    )
+
+    default_cpus: int = Field(
+        default=2, ge=1, le=1024, description="Processors of an instance that names no number."
+    )
+    default_memory: int = Field(
+        default=4 * 1024**3, description="Memory of an instance that names no size, such as 4GiB."
+    )
+    default_disk: int = Field(
+        default=20 * 1024**3, description="Disk of an instance that names no size, such as 20GiB."
+    )
+    default_processes: int = Field(
+        default=8192, ge=64, le=1_000_000, description="Processes and threads of an instance."
+    )
+
+    quota_instances: int = Field(
+        default=5, ge=0, description="Instances a person may have, unless set for the person."
+    )
+    quota_cpus: int = Field(default=16, ge=0, description="Processors a person may have in all.")
+    quota_memory: int = Field(
+        default=64 * 1024**3, description="Memory a person may have in all, such as 64GiB."
+    )
+    quota_disk: int = Field(
+        default=500 * 1024**3, description="Disk a person may have in all, such as 500GiB."
+    )
+    overcommit_cpus: float = Field(
+        default=8.0, ge=1, le=100, description="How often a node's processors may be promised."
+    )
+    overcommit_memory: float = Field(
+        default=2.0, ge=1, le=100, description="How often a node's memory may be promised."
+    )
+    overcommit_disk: float = Field(
+        default=4.0, ge=1, le=100, description="How often a node's disk may be promised."
+    )
+    disk_reserve: int = Field(
+        default=1024**3,
+        description="Space of a node's pool that must be free before it takes a new instance.",
+    )
+    snapshots_per_instance: int = Field(
+        default=10, ge=0, le=1000, description="Snapshots an instance may have."
+    )
+    keys_per_user: int = Field(default=20, ge=1, le=1000, description="SSH keys a person may have.")
+
+    operations_at_once: int = Field(
+        default=8, ge=1, le=256, description="Operations that one server works on at the same time."
+    )
+    operation_lease_seconds: float = Field(
+        default=15.0,
+        ge=0.5,
+        le=600,
+        description="How long a server that died keeps its operations from another.",
+    )
+    operation_attempts: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="Unforeseen errors in a row after which an operation waits for you.",
+    )
+    reconcile_seconds: float = Field(
+        default=30.0,
+        ge=0.2,
+        le=3600,
+        description="Pause between two comparisons of what should be with what is.",
+    )
+    events_days: int = Field(default=730, ge=1, description="Days for which events are kept.")
+    operations_days: int = Field(
+        default=90, ge=1, description="Days for which ended operations are kept."
+    )
+
+    login_failures: int = Field(
+        default=10, ge=1, description="Failed sign-ins per name or address within the window."
+    )
+    login_window_seconds: int = Field(
+        default=300, ge=1, description="The window in which failed sign-ins are counted."
+    )
+    login_days: int = Field(
+        default=30, ge=1, le=3650, description="Days for which a sign-in of the CLI is valid."
+    )
+    largest_body: int = Field(
+        default=1024**2, description="The largest request body, such as 1MiB."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe message that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="One JSON object per line, or text for a terminal."
+    )
+
+    @field_validator(
+        "default_memory",
+        "default_disk",
+        "quota_memory",
+        "quota_disk",
+        "disk_reserve",
+        "largest_body",
+        mode="before",
+    )
+    @classmethod
+    def _size(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                return parse_size(value)
+            except InvalidSizeError as error:
+                raise ValueError(error.hint) from None
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite:///", "postgresql://")):
+            raise ValueError("begin with sqlite:/// or postgresql://")
+        return value
+
+    @model_validator(mode="after")
+    def _ports(self) -> "Settings":
+        if self.ssh_port_last < self.ssh_port_first:
+            raise ValueError("ssh_port_last must not be below ssh_port_first")
+        return self
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data / 'hutch.db'}"
+
+    @property
+    def default_limits(self) -> Limits:
+        return Limits(
+            self.default_cpus, self.default_memory, self.default_disk, self.default_processes
+        )
+
+    @property
+    def default_quota(self) -> Holding:
+        return Holding(self.quota_instances, self.quota_cpus, self.quota_memory, self.quota_disk)
+
+    @property
+    def overcommit(self) -> Overcommit:
+        return Overcommit(self.overcommit_cpus, self.overcommit_memory, self.overcommit_disk)
+
+
+def load_settings(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    **flags: Any,
+) -> Settings:
+    """Read the settings: defaults < `file` < HUTCH_* variables < `flags` that are not None.
+
+    Without `file`, HUTCH_CONFIG names it, else `hutch.toml` in the data folder is read if it is
+    there. Raises ConfigurationError that names the key, the value and what is allowed.
+    """
+    environment = os.environ if environment is None else environment
+    given = {key: value for key, value in flags.items() if value is not None}
+    from_environment = {
+        name: environment[PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if PREFIX + name.upper() in environment
+    }
+    if file is None and "HUTCH_CONFIG" in environment:
+        file = Path(environment["HUTCH_CONFIG"])
+    if file is None:
+        data = given.get("data") or from_environment.get("data") or Settings().data
+        file = Path(data) / "hutch.toml"
+        from_file: dict[str, Any] = _read(file) if file.exists() else {}
+    else:
+        from_file = _read(file)
+    try:
+        return Settings.model_validate(from_file | from_environment | given)
+    except ValidationError as error:
+        raise _explained(error, file, from_file, from_environment) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(
+            f"{file} is not valid TOML: {error}.", hint="Mend the line, then start again."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{file} cannot be read: {error}.", hint="Check that it exists and its rights."
+        ) from None
+
+
+def _explained(
+    error: ValidationError,
+    file: Path,
+    from_file: Mapping[str, Any],
+    from_environment: Mapping[str, str],
+) -> ConfigurationError:
+    """The first complaint of pydantic in the words of who wrote the value."""
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0]) if first["loc"] else "settings"
+    if key in from_environment:
+        place = f"the environment variable {PREFIX}{key.upper()}"
+    elif key in from_file:
+        place = str(file)
+    else:
+        place = "the settings"
+    if first["type"] == "extra_forbidden":
+        return ConfigurationError(
+            f"{place} has an unknown key {key!r}.",
+            hint="`hutch config show` prints every key with what it means.",
+            key=key,
+        )
+    value = "(hidden)" if key in _SECRET_KEYS else repr(first["input"])
+    reason = first["msg"].removeprefix("Value error, ")
+    if key == "settings":
+        return ConfigurationError(f"The settings do not fit together: {reason}.", key=key)
+    return ConfigurationError(
+        f"{key} = {value} in {place} is not allowed: {reason}.",
+        hint=f"{key}: {Settings.model_fields[key].description}",
+        key=key,
+    )
+
+
+def as_toml(settings: Settings | None = None) -> str:
+    """Every key as a commented TOML file; keys that differ from the default are not commented."""
+    lines = [
+        "# hutch's settings. A line that begins with '#' shows a default.",
+        "# Each key can also be set by the environment: HUTCH_ and the key in capitals.",
+        "",
+    ]
+    defaults = Settings()
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings or defaults, name)
+        shown = f"{name} = {_toml(value)}"
+        lines += [
+            f"# {field.description}",
+            shown if value != getattr(defaults, name) else f"#{shown}",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, list):
+        items: list[object] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        return "[" + ", ".join(_toml(item) for item in items) + "]"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

@@ -1,0 +1,176 @@
+"""The database: opening it, and the two kinds of transaction that hutch knows.
+
+`read()` sees committed rows and takes no lock. `write()` is one atomic change: on SQLite it begins
+IMMEDIATE, so that what it reads cannot change under it (SQLAlchemy's default begins deferred, and
+two writers that both read "one left" would both take it); on PostgreSQL it is READ COMMITTED and
+whoever counts something first takes the `lock` for it.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from hutch.errors import DatabaseUnavailableError
+
+Session: TypeAlias = AsyncConnection
+"""An open transaction, as the store's functions take it."""
+
+BUSY_SECONDS = 5.0
+"""How long a writer waits for another one before it gives up."""
+
+
+class Database:
+    """An open database. Close it with `close()`."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is sqlite:///path or postgresql://…; nothing is contacted yet."""
+        self.is_sqlite = url.startswith("sqlite")
+        if self.is_sqlite:
+            self._writer = _sqlite(url, begin="BEGIN IMMEDIATE", size=1)
+            self._reader = _sqlite(url, begin=None, size=4)
+        else:
+            self._writer = _postgresql(url)
+            self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Session]:
+        """Committed rows, each statement on its own."""
+        with _explained():
+            async with self._reader.connect() as session:
+                yield session
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Session]:
+        """One atomic change: committed at the end of the block, undone by any exception."""
+        with _explained():
+            async with self._writer.begin() as session:
+                yield session
+
+    async def close(self) -> None:
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+
+async def lock(session: Session, name: str) -> None:
+    """Make concurrent writers of `name` take turns until this transaction ends.
+
+    On SQLite every write transaction already has its turn.
+    """
+    if session.dialect.name == "postgresql":
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        key = int.from_bytes(digest, "big", signed=True)
+        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+
+def violated(error: IntegrityError) -> str:
+    """What a refused row collided with: `table.column` on SQLite, the constraint on PostgreSQL.
+
+    Both contain the table's and the first column's name, which is what callers look for.
+    """
+    diagnosis = getattr(error.orig, "diag", None)
+    if diagnosis is not None:
+        return str(diagnosis.constraint_name)
+    return str(error.orig)
+
+
+def columns(row: Any, **parsed: Any) -> dict[str, Any]:
+    """A row as a plain dict, to build a dataclass from, with `parsed` in place of its columns."""
+    mapping: Mapping[str, Any] = row._mapping
+    return {**mapping, **parsed}
+
+
+def _sqlite(url: str, *, begin: str | None, size: int) -> AsyncEngine:
+    address = make_url(url).set(drivername="sqlite+aiosqlite")
+    options: dict[str, Any] = {} if begin else {"isolation_level": "AUTOCOMMIT"}
+    engine = create_async_engine(
+        address,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=BUSY_SECONDS * 6,
+        connect_args={"timeout": BUSY_SECONDS},
+        **options,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        # The driver must not begin transactions of its own: hutch says how they begin.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode = WAL",
+            # A granted port or lease must survive a power cut, not only a crash of hutch.
+            "synchronous = FULL",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    if begin is not None:
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def _begin(connection: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+            connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _postgresql(url: str) -> AsyncEngine:
+    address = make_url(url).set(drivername="postgresql+psycopg")
+    return create_async_engine(
+        address,
+        pool_size=8,
+        max_overflow=4,
+        pool_timeout=BUSY_SECONDS * 2,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": int(BUSY_SECONDS)},
+    )
+
+
+class _explained:  # noqa: N801 - reads as a statement
+    """Turns a database that is gone, locked or full into DatabaseUnavailableError."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, IntegrityError) or error is None:
+            return
+        unavailable = isinstance(error, (SQLAlchemyError, sqlite3.Error, OSError)) and (
+            not isinstance(error, DBAPIError) or _is_operational(error)
+        )
+        if unavailable:
+            raise DatabaseUnavailableError(
+                f"The database does not answer: {_reason(error)}.",
+                hint="Nothing was changed. Try again in a moment; "
+                "if it goes on, your administrator should look at the database.",
+            ) from error
+
+
+def _is_operational(error: DBAPIError) -> bool:
+    name = type(error.orig).__name__
+    return error.connection_invalidated or name in {
+        "OperationalError",
+        "InterfaceError",
+        "AdminShutdown",
+        "CannotConnectNow",
+        "ConnectionTimeout",
+        "DiskFull",
+        "LockNotAvailable",
+        "DeadlockDetected",
+        "SerializationFailure",
+        "TooManyConnections",
+        "UndefinedTable",
+    }
+
+
+def _reason(error: BaseException) -> str:
+    origin = getattr(error, "orig", None) or error
+    # One line, and never the statement with its parameters: they may hold a secret.
+    return str(origin).splitlines()[0][:200] if str(origin) else type(origin).__name__

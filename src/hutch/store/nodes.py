@@ -1,0 +1,78 @@
+"""Nodes."""
+
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from hutch.domain.nodes import Capacity, EngineKind, Node, NodeState
+from hutch.errors import NameTakenError
+from hutch.store.db import Session, columns
+from hutch.store.tables import instances, nodes
+
+
+def _node(row: Any) -> Node:
+    values = columns(row, engine=EngineKind(row.engine), state=NodeState(row.state))
+    capacity = Capacity(values.pop("cpus"), values.pop("memory"), values.pop("disk"))
+    return Node(capacity=capacity, **values)
+
+
+async def add_node(session: Session, node: Node) -> None:
+    """Insert a node. Raises NameTakenError."""
+    try:
+        await session.execute(
+            nodes.insert().values(
+                id=node.id,
+                name=node.name,
+                engine=node.engine.value,
+                url=node.url,
+                project=node.project,
+                pool=node.pool,
+                network=node.network,
+                subnet=node.subnet,
+                address=node.address,
+                state=node.state.value,
+                cpus=node.capacity.cpus,
+                memory=node.capacity.memory,
+                disk=node.capacity.disk,
+                disk_used=node.disk_used,
+                version=node.version,
+                boot_id=node.boot_id,
+                seen_at=node.seen_at,
+                created_at=node.created_at,
+            )
+        )
+    except IntegrityError as error:
+        raise NameTakenError("a node called", node.name) from error
+
+
+async def update_node(session: Session, node_id: str, **values: Any) -> None:
+    await session.execute(update(nodes).where(nodes.c.id == node_id).values(**values))
+
+
+async def list_nodes(session: Session) -> list[Node]:
+    return [_node(row) for row in await session.execute(select(nodes).order_by(nodes.c.name))]
+
+
+async def get_node(session: Session, node_id: str) -> Node | None:
+    row = (await session.execute(select(nodes).where(nodes.c.id == node_id))).one_or_none()
+    return None if row is None else _node(row)
+
+
+async def find_node(session: Session, name: str) -> Node | None:
+    row = (await session.execute(select(nodes).where(nodes.c.name == name))).one_or_none()
+    return None if row is None else _node(row)
+
+
+async def promised(session: Session) -> dict[str, Capacity]:
+    """What instances may use at most in all, by the node's id; empty nodes are not named."""
+    query = select(
+        instances.c.node_id,
+        func.sum(instances.c.cpus),
+        func.sum(instances.c.memory),
+        func.sum(instances.c.disk),
+    ).group_by(instances.c.node_id)
+    return {
+        node_id: Capacity(int(cpus), int(memory), int(disk))
+        for node_id, cpus, memory, disk in await session.execute(query)
+    }

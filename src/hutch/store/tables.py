@@ -1,0 +1,290 @@
+"""The tables, and the invariants that live in them.
+
+What the database itself guarantees, whatever the code above does: one live operation per target,
+one host port per forward over all nodes, one address per container on a node, one current
+container per instance, one owner of an SSH key.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment, kept as microseconds since 1970 in UTC: exact, ordered, the same on both."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        # Integer arithmetic: timestamp() is a float and would move a moment by a microsecond.
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def _id(name: str = "id") -> Column[str]:
+    return Column(name, String(16), primary_key=True)
+
+
+def _ref(
+    name: str, target: str, *, nullable: bool = False, ondelete: str | None = None
+) -> Column[str]:
+    return Column(name, String(16), ForeignKey(target, ondelete=ondelete), nullable=nullable)
+
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("name", String(32), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", Text),
+    Column("disabled_at", Instant),
+    Column("created_at", Instant, nullable=False),
+    Column("keys_version", Integer, nullable=False, server_default=text("0")),
+    # None: the lab's default from the settings.
+    Column("quota_instances", Integer),
+    Column("quota_cpus", Integer),
+    Column("quota_memory", BigInteger),
+    Column("quota_disk", BigInteger),
+)
+
+ssh_keys = Table(
+    "ssh_keys",
+    metadata,
+    _id(),
+    _ref("user_id", "users.id", ondelete="CASCADE"),
+    Column("title", String(64), nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("public", Text, nullable=False),
+    # One person per key: a gateway knows people by their key alone.
+    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_ssh_keys_user_id", "user_id"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _id(),
+    _ref("user_id", "users.id", ondelete="CASCADE"),
+    Column("title", String(64), nullable=False),
+    Column("scope", String(16), nullable=False),
+    # SHA-256 of 256 random bits: nothing to guess, so no slow hash is needed.
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("last_used_at", Instant),
+    Index("ix_tokens_user_id", "user_id"),
+)
+
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    # `name:alice` or `address:192.0.2.7`.
+    Column("subject", String(128), nullable=False),
+    Column("at", Instant, nullable=False),
+    Index("ix_login_failures_subject_at", "subject", "at"),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("engine", String(16), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("project", String(63), nullable=False),
+    Column("pool", String(63), nullable=False),
+    Column("network", String(63), nullable=False),
+    Column("subnet", String(43), nullable=False),
+    Column("address", String(255), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("memory", BigInteger, nullable=False),
+    Column("disk", BigInteger, nullable=False),
+    Column("disk_used", BigInteger, nullable=False, server_default=text("0")),
+    Column("version", String(64), nullable=False),
+    Column("boot_id", String(128), nullable=False),
+    Column("seen_at", Instant),
+    Column("unreachable_since", Instant),
+    Column("created_at", Instant, nullable=False),
+)
+
+images = Table(
+    "images",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("pool_size", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    _id(),
+    _ref("owner_id", "users.id"),
+    Column("name", String(63), nullable=False),
+    _ref("node_id", "nodes.id"),
+    _ref("image_id", "images.id"),
+    Column("state", String(16), nullable=False),
+    Column("desired", String(16), nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("memory", BigInteger, nullable=False),
+    Column("disk", BigInteger, nullable=False),
+    Column("processes", Integer, nullable=False),
+    Column("ssh_host_key", Text, nullable=False),
+    # Sealed with the server's secret key, so that a copy of the database alone is of no use.
+    Column("ssh_host_secret", LargeBinary, nullable=False),
+    Column("keys_version", Integer, nullable=False, server_default=text("-1")),
+    Column("drift", JSON(none_as_null=True)),
+    Column("error", Text),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("owner_id", "name"),
+    Index("ix_instances_node_id", "node_id"),
+)
+
+ports = Table(
+    "ports",
+    metadata,
+    _id(),
+    _ref("instance_id", "instances.id", ondelete="CASCADE"),
+    Column("name", String(63), nullable=False),
+    Column("protocol", String(3), nullable=False),
+    Column("host_port", Integer, nullable=False),
+    Column("target_port", Integer, nullable=False),
+    # Over all nodes, so that a move to another node keeps the number.
+    UniqueConstraint("protocol", "host_port"),
+    UniqueConstraint("instance_id", "name"),
+)
+
+containers = Table(
+    "containers",
+    metadata,
+    _id(),
+    _ref("node_id", "nodes.id"),
+    Column("engine_name", String(63), nullable=False, unique=True),
+    Column("address", String(15), nullable=False),
+    _ref("image_id", "images.id"),
+    Column("role", String(16), nullable=False),
+    _ref("instance_id", "instances.id", nullable=True),
+    Column("ready", Boolean, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("node_id", "address"),
+    Index("ix_containers_instance_id", "instance_id"),
+    Index(
+        "uq_containers_current",
+        "instance_id",
+        unique=True,
+        sqlite_where=text("role = 'current'"),
+        postgresql_where=text("role = 'current'"),
+    ),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    _id(),
+    _ref("instance_id", "instances.id", ondelete="CASCADE"),
+    Column("name", String(63), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("instance_id", "name"),
+)
+
+operations = Table(
+    "operations",
+    metadata,
+    _id(),
+    Column("kind", String(32), nullable=False),
+    Column("target", String(64), nullable=False),
+    Column("owner_id", String(16)),
+    Column("params", JSON, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("step", String(32), nullable=False),
+    Column("undoing", Boolean, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("run_at", Instant, nullable=False),
+    Column("lease_token", String(16)),
+    Column("lease_until", Instant),
+    Column("progress", Float, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("created_by", String(32), nullable=False),
+    Column("request_id", String(64)),
+    Column("created_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    Index(
+        "uq_operations_live_target",
+        "target",
+        unique=True,
+        sqlite_where=text("state IN ('pending', 'running', 'stuck')"),
+        postgresql_where=text("state IN ('pending', 'running', 'stuck')"),
+    ),
+    Index(
+        "ix_operations_due",
+        "run_at",
+        sqlite_where=text("state IN ('pending', 'running')"),
+        postgresql_where=text("state IN ('pending', 'running')"),
+    ),
+    Index("ix_operations_owner_id_created_at", "owner_id", "created_at"),
+    Index("ix_operations_created_at", "created_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("actor_id", String(16)),
+    Column("actor_name", String(32), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target_kind", String(32), nullable=False),
+    Column("target_id", String(64), nullable=False),
+    Column("target_name", String(128), nullable=False),
+    Column("owner_id", String(16)),
+    Column("result", String(16), nullable=False),
+    Column("address", String(64)),
+    Column("request_id", String(64)),
+    Column("detail", JSON, nullable=False),
+    Index("ix_events_at", "at"),
+    Index("ix_events_target", "target_kind", "target_id"),
+    sqlite_autoincrement=True,
+)

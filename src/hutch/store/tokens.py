@@ -1,0 +1,114 @@
+"""API tokens, and the failed sign-ins that slow a guesser down."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+
+from hutch.domain.people import Role, Scope, Token
+from hutch.store.db import Session, columns
+from hutch.store.tables import login_failures, tokens, users
+
+
+def _token(row: Any) -> Token:
+    values = columns(row, scope=Scope(row.scope))
+    values.pop("digest")
+    return Token(**values)
+
+
+async def add_token(session: Session, token: Token, digest: bytes) -> None:
+    await session.execute(
+        tokens.insert().values(
+            id=token.id,
+            user_id=token.user_id,
+            title=token.title,
+            scope=token.scope.value,
+            digest=digest,
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+        )
+    )
+
+
+async def holder(
+    session: Session, digest: bytes, now: datetime
+) -> tuple[str, str, Role, Scope, str, datetime | None] | None:
+    """Who may act with a token: user id, name, role, scope, token id, last use.
+
+    None when it is unknown or expired, or its owner disabled.
+    """
+    query = (
+        select(
+            users.c.id,
+            users.c.name,
+            users.c.role,
+            tokens.c.scope,
+            tokens.c.id.label("token_id"),
+            tokens.c.last_used_at,
+        )
+        .join(users, users.c.id == tokens.c.user_id)
+        .where(
+            tokens.c.digest == digest,
+            users.c.disabled_at.is_(None),
+            (tokens.c.expires_at.is_(None)) | (tokens.c.expires_at > now),
+        )
+    )
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return row.id, row.name, Role(row.role), Scope(row.scope), row.token_id, row.last_used_at
+
+
+async def touch_token(session: Session, token_id: str, now: datetime) -> None:
+    await session.execute(update(tokens).where(tokens.c.id == token_id).values(last_used_at=now))
+
+
+async def list_tokens(session: Session, user_id: str) -> list[Token]:
+    query = select(tokens).where(tokens.c.user_id == user_id).order_by(tokens.c.created_at)
+    return [_token(row) for row in await session.execute(query)]
+
+
+async def get_token(session: Session, token_id: str) -> Token | None:
+    row = (await session.execute(select(tokens).where(tokens.c.id == token_id))).one_or_none()
+    return None if row is None else _token(row)
+
+
+async def delete_token(session: Session, token_id: str) -> None:
+    await session.execute(delete(tokens).where(tokens.c.id == token_id))
+
+
+async def delete_tokens_of(session: Session, user_id: str) -> None:
+    await session.execute(delete(tokens).where(tokens.c.user_id == user_id))
+
+
+async def delete_expired(session: Session, before: datetime) -> int:
+    """Remove tokens that expired before a moment; how many there were."""
+    return (await session.execute(delete(tokens).where(tokens.c.expires_at < before))).rowcount
+
+
+async def add_failure(session: Session, subject: str, at: datetime) -> None:
+    await session.execute(login_failures.insert().values(subject=subject, at=at))
+
+
+async def count_failures(
+    session: Session, subject: str, since: datetime, until: datetime
+) -> tuple[int, datetime | None]:
+    """Failed sign-ins of a subject after `since`, and the moment of the oldest of them.
+
+    What lies after `until` is left out: a clock that was set back must not lock anyone out.
+    """
+    query = select(func.count(), func.min(login_failures.c.at)).where(
+        login_failures.c.subject == subject,
+        login_failures.c.at > since,
+        login_failures.c.at <= until,
+    )
+    count, oldest = (await session.execute(query)).one()
+    return int(count), oldest
+
+
+async def forget_failures(session: Session, subject: str) -> None:
+    await session.execute(delete(login_failures).where(login_failures.c.subject == subject))
+
+
+async def delete_failures(session: Session, before: datetime) -> None:
+    await session.execute(delete(login_failures).where(login_failures.c.at < before))
