@@ -45,7 +45,11 @@ def user_name(text: str) -> str:
     Raises InvalidNameError otherwise; returns the name unchanged.
     """
     if not _ACCOUNT.fullmatch(text):
-        raise InvalidNameError("user", text, "1 to 32 of a-z, 0-9 and '-', beginning with a letter")
+        raise InvalidNameError(
+            "user",
+            text,
+            "1 to 32 of a-z, 0-9 and '-', beginning with a letter, not ending with '-'",
+        )
     if text in RESERVED_ACCOUNTS:
         raise InvalidNameError(
             "user", text, "a name that is not already an account of the operating system"

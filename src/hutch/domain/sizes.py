@@ -16,7 +16,7 @@ _UNITS = {
     "G": GiB, "GIB": GiB, "GB": 1000**3,
     "T": TiB, "TIB": TiB, "TB": 1000**4,
 }  # fmt: skip
-_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?\s*([A-Za-z]{0,3})", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,16})(?:\.([0-9]{1,3}))?\s*([A-Za-z]{0,3})", re.ASCII)
 LARGEST = 1024 * TiB
 """Nothing that hutch grants is larger (1 PiB): a typing mistake, not a wish."""
 

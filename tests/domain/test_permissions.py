@@ -1,0 +1,77 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hutch.domain.people import SYSTEM, Actor, Role, Scope
+from hutch.domain.permissions import Action, can
+
+ADMINS_ALONE = {
+    Action.USER_READ,
+    Action.USER_WRITE,
+    Action.IMAGE_WRITE,
+    Action.NODE_WRITE,
+    Action.EVENT_READ,
+    Action.OPERATION_RETRY,
+}
+actions = st.sampled_from(Action)
+owners = st.sampled_from([None, "ada", "eve", ""])
+
+
+def actor(role: Role = Role.MEMBER, scope: Scope = Scope.FULL) -> Actor:
+    return Actor(user_id="ada", name="ada", role=role, scope=scope)
+
+
+actors = st.builds(actor, st.sampled_from(Role), st.sampled_from(Scope))
+
+
+@pytest.mark.parametrize("action", Action)
+def test_an_admin_may_do_everything(action: Action):
+    for owner in (None, "ada", "eve"):
+        assert can(actor(Role.ADMIN), action, owner)
+        assert can(SYSTEM, action, owner)
+
+
+@pytest.mark.parametrize("action", sorted(set(Action) - ADMINS_ALONE))
+def test_a_member_may_do_all_else_with_their_own(action: Action):
+    assert can(actor(), action, "ada")
+    assert can(actor(), action)
+
+
+@pytest.mark.parametrize("action", sorted(ADMINS_ALONE))
+def test_a_member_may_not_do_what_is_for_admins(action: Action):
+    for owner in (None, "ada", "eve"):
+        assert not can(actor(), action, owner)
+
+
+@pytest.mark.parametrize("action", sorted(set(Action) - {Action.IMAGE_READ, Action.NODE_READ}))
+def test_a_member_may_do_nothing_with_what_is_someone_elses(action: Action):
+    assert not can(actor(), action, "eve")
+    assert not can(actor(), action, "")
+
+
+@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("role", Role)
+def test_a_read_only_token_reads_and_nothing_else(role: Role, action: Action):
+    reads = action.value.endswith(":read")
+    allowed = any(can(actor(role, Scope.READ), action, owner) for owner in (None, "ada"))
+    assert allowed == (reads and can(actor(role), action, "ada"))
+
+
+@given(actors, actions, owners)
+def test_a_narrower_token_never_allows_more(who: Actor, action: Action, owner: str | None):
+    if can(actor(who.role, Scope.READ), action, owner):
+        assert can(actor(who.role, Scope.FULL), action, owner)
+
+
+@given(actors, actions, owners)
+def test_a_member_may_do_nothing_that_an_admin_may_not(
+    who: Actor, action: Action, owner: str | None
+):
+    if can(who, action, owner):
+        assert can(actor(Role.ADMIN, who.scope), action, owner)
+
+
+def test_actions_are_written_as_noun_and_verb():
+    for action in Action:
+        noun, _, verb = action.value.partition(":")
+        assert action.name == f"{noun}_{verb}".upper()
