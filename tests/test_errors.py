@@ -20,11 +20,11 @@ def _all(of: type[HutchError] = HutchError) -> list[type[HutchError]]:
 
 
 def _drawn() -> list[tuple[str, str | None, int, str]]:
-    """(name, parent, status, code) of every line of the drawing; a child has its parent's status."""
+    """(name, parent, status, code) of each line drawn; without a status it has its parent's."""
     rows: list[tuple[str, str | None, int, str]] = []
     above: list[tuple[str, int]] = []
     for line in inspect.getdoc(errors).splitlines():
-        match = _LINE.match("    " + line if line.startswith("HutchError") else line)
+        match = _LINE.match(line)
         if not match or not match["name"].endswith("Error"):
             continue
         depth = len(match["bars"]) // 4
