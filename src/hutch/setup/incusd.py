@@ -1,0 +1,95 @@
+"""The Incus daemon and lxcfs where no systemd runs them, and where to find them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from hutch.setup.commands import CommandError, run
+from hutch.setup.incus_api import IncusApi
+from hutch.setup.processes import Identity, identify, spawn_detached
+
+LXCFS_FOLDER = Path("/var/lib/lxcfs")
+_DAEMONS = ("/usr/libexec/incus/incusd", "/usr/lib/incus/incusd", "/opt/incus/bin/incusd")
+#: Unix sockets of an engine that is on the machine already, the likeliest first.
+SOCKETS = (
+    Path("/var/lib/incus/unix.socket"),
+    Path("/run/incus/unix.socket"),
+    Path("/var/snap/lxd/common/lxd/unix.socket"),
+    Path("/var/lib/lxd/unix.socket"),
+)
+
+
+def daemon_path() -> str:
+    """Where incusd lies.
+
+    Raises:
+        CommandError: it is not installed.
+    """
+    for path in _DAEMONS:
+        if os.access(path, os.X_OK):
+            return path
+    found = shutil.which("incusd")
+    if found is None:
+        raise CommandError(["incusd"], "could not be started: Incus is not installed")
+    return found
+
+
+def daemon_argv(log: Path) -> list[str]:
+    return [daemon_path(), "--group", "incus-admin", "--logfile", str(log)]
+
+
+def lxcfs_argv() -> list[str]:
+    return ["lxcfs", str(LXCFS_FOLDER)]
+
+
+def lxcfs_mounted() -> bool:
+    """Whether lxcfs answers: one that died leaves a mount behind which does not."""
+    try:
+        return (LXCFS_FOLDER / "proc").is_dir()
+    except OSError:
+        return False
+
+
+def ensure_lxcfs(log: Path) -> Identity | None:
+    """Starts the machine's one lxcfs if it is not there; its identity if it was started now."""
+    if lxcfs_mounted():
+        return None
+    # A mount left behind by one that died: it is in the way, and nobody can use it.
+    run(["umount", "-l", str(LXCFS_FOLDER)]) if os.path.ismount(LXCFS_FOLDER) else None
+    LXCFS_FOLDER.mkdir(parents=True, exist_ok=True)
+    process = spawn_detached(lxcfs_argv(), log)
+    until = time.monotonic() + 10
+    while not lxcfs_mounted():
+        if process.poll() is not None or time.monotonic() > until:
+            raise CommandError(lxcfs_argv(), f"did not come up; see {log}")
+        time.sleep(0.05)
+    return identify(process.pid)
+
+
+def start_daemon(folder: Path, log: Path, timeout: float = 60) -> Identity:
+    """Starts an incusd that works in `folder` and waits until it answers.
+
+    Raises:
+        CommandError: it ended, or did not answer within `timeout` seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    Path("/run/incus").mkdir(exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    argv = daemon_argv(log)
+    process = spawn_detached(argv, log.with_suffix(".out"), {"INCUS_DIR": str(folder)})
+    identity = identify(process.pid)
+    until = time.monotonic() + timeout
+    with IncusApi(folder / "unix.socket") as api:
+        while process.poll() is None and time.monotonic() < until:
+            if api.answers():
+                break
+            time.sleep(0.05)
+        else:
+            raise CommandError(argv, f"did not answer within {timeout:.0f} s; see {log}")
+    if identity is None:
+        raise CommandError(argv, f"ended at once; see {log}")
+    run([argv[0], "waitready", "--timeout=60"], env={"INCUS_DIR": str(folder)})
+    return identity

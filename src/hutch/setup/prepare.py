@@ -1,0 +1,139 @@
+"""What hutch needs inside an Incus: a storage pool, a bridge, a project, and its default profile.
+
+Each `ensure_*` looks first and makes only what is missing, and tells whether it made something.
+Names and places are all given, so that the tests and the benchmarks prepare an Incus of their own
+with the same code. Nothing that does not bear these names is touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Literal, cast
+
+from hutch.domain.sizes import GiB
+from hutch.setup.incus_api import IncusApi, IncusApiError, Json
+from hutch.setup.subnets import (
+    DEFAULT_PREFIX,
+    NoFreeSubnetError,
+    choose_subnet,
+    gateway,
+    uplink_networks,
+    used_networks,
+)
+
+PoolDriver = Literal["zfs", "btrfs", "dir"]
+
+#: Set on every NIC at creation: changing it later costs a running instance its network.
+NIC_ISOLATION = {
+    "security.mac_filtering": "true",
+    "security.ipv4_filtering": "true",
+    "security.port_isolation": "true",
+}
+_SUBNET_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What hutch's own things are called inside an Incus."""
+
+    project: str = "hutch"
+    network: str = "hutchbr0"
+    """A network interface of the host: 15 characters at most."""
+    pool: str = "hutch"
+
+
+def pool_size(folder: Path, share: float = 0.8) -> int:
+    """Bytes for the pool's file: most of the free space in `folder`, 20 % and more left over.
+
+    The file takes space only as it fills; this is how large it may become.
+    """
+    free = shutil.disk_usage(folder).free
+    return int(free * share) // GiB * GiB
+
+
+def ensure_pool(api: IncusApi, name: str, driver: PoolDriver, size: int) -> bool:
+    """A pool of its own on a file of `size` bytes (a folder, for the driver `dir`)."""
+    if api.find(f"/storage-pools/{name}") is not None:
+        return False
+    config = {} if driver == "dir" else {"size": f"{size}B"}
+    api.call("POST", "/storage-pools", {"name": name, "driver": driver, "config": config})
+    return True
+
+
+def ensure_network(api: IncusApi, name: str, prefix: int = DEFAULT_PREFIX) -> bool:
+    """A bridge with NAT, DHCP and DNS on a private network that nothing on the machine uses.
+
+    Raises:
+        NoFreeSubnetError: every private network is in use.
+    """
+    if api.find(f"/networks/{name}") is not None:
+        return False
+    taken: set[IPv4Network] = set()
+    for _ in range(_SUBNET_TRIES):
+        subnet = choose_subnet(used_networks(api) | taken, uplink_networks(), prefix)
+        try:
+            api.call("POST", "/networks", _network(name, subnet))
+        except IncusApiError:
+            # Another bridge may have come up on that network after we looked.
+            if api.find(f"/networks/{name}") is not None or subnet not in used_networks(api):
+                raise
+            taken.add(subnet)
+        else:
+            return True
+    raise NoFreeSubnetError("Another program took every private network that was tried")
+
+
+def _network(name: str, subnet: IPv4Network) -> Json:
+    return {
+        "name": name,
+        "type": "bridge",
+        "config": {
+            "ipv4.address": f"{gateway(subnet)}/{subnet.prefixlen}",
+            "ipv4.nat": "true",
+            "ipv6.address": "none",
+            "dns.mode": "managed",
+        },
+    }
+
+
+def subnet_of(api: IncusApi, name: str) -> IPv4Network:
+    """The IPv4 network of a bridge."""
+    network = cast("Json", api.get(f"/networks/{name}"))
+    return IPv4Network(network["config"]["ipv4.address"], strict=False)
+
+
+def ensure_project(api: IncusApi, name: str) -> bool:
+    """A project with images, profiles and volumes of its own, and the machine's networks."""
+    if api.find(f"/projects/{name}") is not None:
+        return False
+    config = {
+        "features.images": "true",
+        "features.networks": "false",
+        "features.profiles": "true",
+        "features.storage.volumes": "true",
+    }
+    description = "Machines made by hutch"
+    body: Json = {"name": name, "description": description, "config": config}
+    api.call("POST", "/projects", body)
+    return True
+
+
+def ensure_profile(api: IncusApi, names: Names) -> bool:
+    """The project's default profile: unprivileged, isolated, on hutch's pool and bridge."""
+    wanted: Json = {
+        "description": "What every machine made by hutch starts from",
+        "config": {"security.idmap.isolated": "true", "security.privileged": "false"},
+        "devices": {
+            "root": {"type": "disk", "path": "/", "pool": names.pool},
+            "eth0": {"type": "nic", "name": "eth0", "network": names.network, **NIC_ISOLATION},
+        },
+    }
+    with api.in_project(names.project) as inside:
+        profile = cast("Json", inside.get("/profiles/default"))
+        if all(profile[key] == value for key, value in wanted.items()):
+            return False
+        inside.call("PUT", "/profiles/default", wanted)
+    return True
