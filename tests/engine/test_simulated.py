@@ -5,9 +5,11 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -68,9 +70,9 @@ def test_is_an_engine(path: Path):
 
 
 class Elsewhere:
-    """A process of its own that runs a script over the state at `path`."""
+    """A process of its own that runs a script with arguments."""
 
-    def __init__(self, script: str, path: Path) -> None:
+    def __init__(self, script: str, *arguments: object) -> None:
         preamble = (
             "import asyncio, sys\n"
             "from pathlib import Path\n"
@@ -79,7 +81,7 @@ class Elsewhere:
         )
         root = Path(hutch.__file__).parents[1]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", preamble + script, str(path)],
+            [sys.executable, "-c", preamble + script, *map(str, arguments)],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": f"{root}:{Path(__file__).parents[2]}"},
@@ -110,11 +112,13 @@ async def main():
 asyncio.run(main())
 """
 
-CREATES_TEN = """
+CREATES_TEN_AND_LABELS_THEM = """
 async def main():
     engine = SimulatedEngine(Path(sys.argv[1]))
     for number in range(1, 11):
         await engine.create(spec(number), start=True)
+    for number in range(100):
+        await engine.set_labels(spec(1).name, {f"user.{sys.argv[2]}.{number}": "1"})
 asyncio.run(main())
 """
 
@@ -132,12 +136,27 @@ class TestState:
         await engine.create(spec(200_000))
         await engine.close()
 
-    async def test_may_be_opened_first_by_many_at_once(self, path: Path):
-        processes = [Elsewhere(CREATES_TEN, path) for _ in range(4)]
+    async def test_may_be_opened_and_written_by_many_at_once(self, path: Path):
+        processes = [Elsewhere(CREATES_TEN_AND_LABELS_THEM, path, each) for each in "abcd"]
         assert [process.wait() for process in processes] == [0] * 4
         engine = SimulatedEngine(path)
         assert len(await engine.containers()) == 10
+        labelled = await engine.get(spec(1).name)
+        assert labelled is not None
+        assert len(labelled.labels) == 400
         await engine.close()
+
+    async def test_waits_for_another_that_is_writing(self, engine: SimulatedEngine, path: Path):
+        await engine.create(spec())
+        writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE containers SET labels = ?", ['{"user.hutch.theirs": "1"}'])
+        threading.Timer(0.2, writer.execute, ["COMMIT"]).start()
+        await engine.set_labels(NAME, {"user.hutch.ours": "1"})
+        found = await engine.get(NAME)
+        assert found is not None
+        assert set(found.labels) == {"user.hutch.theirs", "user.hutch.ours"}
+        writer.close()
 
     async def test_is_seen_by_another_at_once(
         self, engine: SimulatedEngine, other: SimulatedEngine
