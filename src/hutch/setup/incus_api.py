@@ -7,6 +7,7 @@ one works in, one call after the other, and must run before anything else of hut
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,7 +69,7 @@ class IncusApi:
             timeout=timeout,
         )
         found = _metadata(answer)
-        if answer.status_code == httpx.codes.ACCEPTED:
+        if answer.status_code == HTTPStatus.ACCEPTED:
             return self._wait(cast("Json", found), timeout)
         return found
 
@@ -79,7 +80,7 @@ class IncusApi:
             timeout=timeout + 10,
         )
         ended = cast("Json", _metadata(answer))
-        if ended["status_code"] != httpx.codes.OK:
+        if ended["status_code"] != HTTPStatus.OK:
             raise IncusApiError(int(ended["status_code"]), str(ended.get("err") or ended["status"]))
         return ended
 
@@ -91,7 +92,7 @@ class IncusApi:
         try:
             return cast("Json", self.call("GET", path))
         except IncusApiError as error:
-            if error.code == httpx.codes.NOT_FOUND:
+            if error.code == HTTPStatus.NOT_FOUND:
                 return None
             raise
 

@@ -133,6 +133,7 @@ class PrivateIncus:
             with _turn():
                 prepare.ensure_network(api, self.network, self._prefix)
             self.subnet = prepare.subnet_of(api, self.network)
+            prepare.ensure_isolation(api, self.names)
             prepare.ensure_project(api, self.project)
             prepare.ensure_profile(api, self.names)
         if tar is not None:
@@ -260,20 +261,22 @@ def _remove_from_network(network: str, project: str) -> None:
     with contextlib.suppress(CommandError):
         listing = cast("dict[str, Any]", json.loads(run(["nft", "-j", "list", "chains"])))
         chains = [row["chain"] for row in listing["nftables"] if "chain" in row]
-        mine = [
-            chain
-            for chain in chains
-            if chain["table"] == "incus" and (network in chain["name"] or project in chain["name"])
-        ]
-        for chain in mine:
-            run(["nft", "delete", "chain", chain["family"], chain["table"], chain["name"]])
-        _remove_empty_tables(chains, mine)
+        incus = [chain for chain in chains if chain["table"] == "incus"]
+        mine = [chain for chain in incus if network in chain["name"] or project in chain["name"]]
+        # In one piece, emptied first: a chain cannot go while another still leads to it.
+        lines = [f"flush chain {_chain(chain)}" for chain in mine]
+        lines += [f"delete chain {_chain(chain)}" for chain in mine]
+        run(["nft", "-f", "-"], stdin="\n".join(lines))
+        _remove_empty_tables(incus, mine)
 
 
-def _remove_empty_tables(before: list[Any], removed: list[Any]) -> None:
+def _chain(chain: dict[str, Any]) -> str:
+    return f"{chain['family']} {chain['table']} {chain['name']}"
+
+
+def _remove_empty_tables(before: list[dict[str, Any]], removed: list[dict[str, Any]]) -> None:
     """Tables of the firewall of which nothing is left: another Incus makes its own anew."""
-    families = {chain["family"] for chain in removed}
-    for family in families:
+    for family in {chain["family"] for chain in removed}:
         if all(chain in removed for chain in before if chain["family"] == family):
             with contextlib.suppress(CommandError):
                 run(["nft", "delete", "table", family, "incus"])

@@ -75,7 +75,7 @@ def uplink_networks() -> set[IPv4Network]:
     """The networks of the interfaces that carry a default route."""
     rows = _ip("route", "show", "default")
     devices = {str(row["dev"]) for row in rows if "dev" in row}
-    return {network for network in _addresses(devices)}
+    return set(_addresses(devices))
 
 
 def _ip(*args: str) -> list[dict[str, Any]]:
@@ -124,7 +124,8 @@ def _docker() -> Iterator[IPv4Network]:
     except CommandError:
         return
     for network in cast("list[dict[str, Any]]", json.loads(text)):
-        for pool in (network.get("IPAM") or {}).get("Config") or []:
+        plan = cast("dict[str, Any]", network.get("IPAM") or {})
+        for pool in cast("list[dict[str, Any]]", plan.get("Config") or []):
             yield from _parsed(pool.get("Subnet"))
 
 
