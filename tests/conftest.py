@@ -1,0 +1,167 @@
+"""What every test may ask for by naming it as a parameter.
+
+Databases, each test's own and already migrated:
+    database_url    a URL; the test runs twice, `[sqlite]` and `[postgresql]`
+    database        the same, opened: `hutch.store.db.Database`
+    sqlite_url, postgresql_url
+                    one of them alone
+    empty_url       as `database_url`, but with no tables
+    postgresql_server
+                    the server itself (`tests.postgresql.Server`), shared by the whole run: stop it
+                    only through `stoppable_server`, which is one of its own
+
+A lab in that database, on the simulated engine:
+    context         `hutch.services.context.Context`; settings are the defaults, data is in tmp_path
+    clock           the context's clock (`tests.lab.Clock`): `clock.forward(minutes=5)`,
+                    `clock.back(days=1)`, `clock.stop()`; it runs in real time until stopped
+    lab             what is in it: `lab.node`, `lab.image` (called `base`), `lab.actors`
+    alice, bob      members, as `Actor`s with an address and a request id
+    ada             an administrator
+    passwords       everyone's password by name, made anew in each run
+
+`tests.lab` has what is not a fixture: `open_context(url, data)` is another server on the same
+database, `with_settings(context, quota_instances=3)` is the same one under other settings.
+
+To use only one database in a module:  `pytestmark = pytest.mark.parametrize("database_url",
+["sqlite"], indirect=True)`. Without PostgreSQL's programs its tests are skipped and say so.
+"""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from hutch.domain.people import Actor
+from hutch.services.context import Context
+from hutch.store import migrate
+from hutch.store.db import Database
+from tests import lab as labs
+from tests import postgresql
+from tests.lab import Clock, Lab
+
+pytest_plugins = [name for name in ("tests.engine.incus_fixtures",) if find_spec(name) is not None]
+DATABASES = ["sqlite", "postgresql"]
+
+
+def _start_postgresql() -> postgresql.Server:
+    programs = postgresql.programs()
+    if programs is None:
+        pytest.skip(f"PostgreSQL's programs are not installed: {postgresql.INSTALL}")
+    server = postgresql.Server(programs)
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    server = _start_postgresql()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def stoppable_server() -> Iterator[postgresql.Server]:
+    server = _start_postgresql()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def _postgresql_template(postgresql_server: postgresql.Server) -> str:
+    name = postgresql_server.create()
+    migrate.upgrade(postgresql_server.url(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "hutch.db"
+    migrate.upgrade(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
+    shutil.copy(_sqlite_template, tmp_path / "hutch.db")
+    return f"sqlite:///{tmp_path / 'hutch.db'}"
+
+
+@pytest.fixture
+def postgresql_url(
+    postgresql_server: postgresql.Server, _postgresql_template: str
+) -> Iterator[str]:
+    name = postgresql_server.create(template=_postgresql_template)
+    yield postgresql_server.url(name)
+    postgresql_server.drop(name)
+
+
+@pytest.fixture(params=DATABASES)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'folder' / 'hutch.db'}"
+        return
+    server: postgresql.Server = request.getfixturevalue("postgresql_server")
+    name = server.create()
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest_asyncio.fixture
+async def _filled(
+    database_url: str, tmp_path: Path, clock: Clock
+) -> AsyncIterator[tuple[Context, Lab]]:
+    (tmp_path / "data").mkdir()
+    opened = labs.open_context(database_url, tmp_path / "data", now=clock)
+    filled = await labs.fill(opened.db, tmp_path / "engine.db", opened.settings.default_quota)
+    yield opened, filled
+    await labs.close_context(opened)
+
+
+@pytest.fixture
+def context(_filled: tuple[Context, Lab]) -> Context:
+    return _filled[0]
+
+
+@pytest.fixture
+def lab(_filled: tuple[Context, Lab]) -> Lab:
+    return _filled[1]
+
+
+@pytest.fixture
+def alice(lab: Lab) -> Actor:
+    return lab.actors["alice"]
+
+
+@pytest.fixture
+def bob(lab: Lab) -> Actor:
+    return lab.actors["bob"]
+
+
+@pytest.fixture
+def ada(lab: Lab) -> Actor:
+    return lab.actors["ada"]
+
+
+@pytest_asyncio.fixture
+async def passwords() -> dict[str, str]:
+    return await labs.passwords()
