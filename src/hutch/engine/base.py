@@ -54,6 +54,8 @@ class ContainerSpec:
     """Its IPv4 address on the bridge: fixed, and the only one it may use."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Kept with the container (`user.hutch.*`), so that it can be known without the database."""
+    forwards: "tuple[Forward, ...]" = ()
+    """Host ports that lead to it from the first moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,10 @@ class Engine(Protocol):
 
     async def set_limits(self, name: str, limits: Limits) -> None:
         """Change the limits, at once if it runs. EngineError when the disk would be too small."""
+        ...
+
+    async def prepare(self, name: str, *, limits: Limits, forward: Forward) -> None:
+        """`set_limits` and `set_forward` in one go: what a container from the pool needs."""
         ...
 
     async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:

@@ -1,7 +1,7 @@
 """What every use case needs, put together once by the composition root."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ class Hints:
             event.set()
 
     @contextmanager
-    def watching(self, operation_id: str) -> Iterator[asyncio.Event]:
+    def watching(self, operation_id: str) -> Generator[asyncio.Event]:
         """An event that is set whenever the operation changes while the block runs."""
         event = asyncio.Event()
         watchers = self._watchers.setdefault(operation_id, set())

@@ -106,6 +106,7 @@ async def create(context: Context, actor: Actor, wish: Wish) -> tuple[Instance, 
             Kind.INSTANCE_CREATE,
             target(instance_id),
             owner_id=actor.user_id,
+            label=wish.name,
             params={"instance": instance_id, "pooled": container is not None},
         )
         await events.record(
@@ -427,6 +428,7 @@ async def _begin_in(
         kind,
         target(instance.id),
         owner_id=instance.owner_id,
+        label=instance.name,
         params={"instance": instance.id, **params},
     )
     values: dict[str, Any] = {"state": moving.value}
@@ -496,6 +498,7 @@ async def configure(
             Kind.INSTANCE_CONFIGURE,
             target(instance.id),
             owner_id=instance.owner_id,
+            label=instance.name,
             params={"instance": instance.id, "old": _as_dict(old), "new": _as_dict(new)},
         )
         # Counted from now on, so that two changes at once cannot both fit into what is left.

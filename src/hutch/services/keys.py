@@ -98,7 +98,7 @@ async def push_keys(session: Session, context: Context, actor: Actor) -> int:
     change, is found again by the reconciler.
     """
     begun = 0
-    for instance_id, owner_id in await instances.behind_on_keys(session):
+    for instance_id, owner_id, name in await instances.behind_on_keys(session):
         try:
             await enqueue(
                 session,
@@ -107,6 +107,7 @@ async def push_keys(session: Session, context: Context, actor: Actor) -> int:
                 Kind.KEYS_PUSH,
                 f"keys:{instance_id}",
                 owner_id=owner_id,
+                label=name,
                 params={"instance": instance_id},
             )
             begun += 1

@@ -26,12 +26,14 @@ async def enqueue(
     target: str,
     *,
     owner_id: str | None,
+    label: str,
     params: dict[str, Any] | None = None,
     message: str = "Waiting to begin",
 ) -> Operation:
-    """Add an operation in an open transaction. Raises BusyError when the target has a live one.
+    """Add an operation in an open transaction; `label` is what people call its target.
 
-    Call `context.hints.work.set()` after the transaction has been committed.
+    Raises BusyError when the target has a live one. Call `context.hints.work.set()` once the
+    transaction has been committed.
     """
     now = context.now()
     operation = Operation(
@@ -39,7 +41,7 @@ async def enqueue(
         kind=kind.value,
         target=target,
         owner_id=owner_id,
-        params=params or {},
+        params={**(params or {}), "label": label},
         data={},
         state=OperationState.PENDING,
         step="",

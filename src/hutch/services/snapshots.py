@@ -126,6 +126,7 @@ async def _enqueue(
         kind,
         target(instance.id),
         owner_id=instance.owner_id,
+        label=instance.name,
         params={
             "instance": instance.id,
             "snapshot": snapshot.id,

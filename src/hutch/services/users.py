@@ -1,6 +1,7 @@
 """People, as administrators keep them, and what everyone may know of themself."""
 
 import re
+from typing import Any
 
 from hutch.domain import names
 from hutch.domain.ids import new_id
@@ -193,7 +194,7 @@ async def _keep_an_admin(session: Session, user: User) -> None:
 
 
 async def _record(
-    session: Session, context: Context, actor: Actor, action: str, user: User, **detail: object
+    session: Session, context: Context, actor: Actor, action: str, user: User, **detail: Any
 ) -> None:
     await events.record(
         session,

@@ -102,6 +102,16 @@ async def of_role(session: Session, instance_id: str, role: ContainerRole) -> Co
     return None if row is None else _container(row)
 
 
+async def of_instance(session: Session, instance_id: str) -> list[Container]:
+    """Every container of an instance, whatever its role."""
+    query = (
+        select(containers)
+        .where(containers.c.instance_id == instance_id)
+        .order_by(containers.c.created_at)
+    )
+    return [_container(row) for row in await session.execute(query)]
+
+
 async def get_container(session: Session, container_id: str) -> Container | None:
     query = select(containers).where(containers.c.id == container_id)
     row = (await session.execute(query)).one_or_none()

@@ -8,7 +8,7 @@ whoever counts something first takes the `lock` for it.
 
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -40,14 +40,14 @@ class Database:
             self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Session]:
+    async def read(self) -> AsyncGenerator[Session]:
         """Committed rows, each statement on its own."""
         with _explained():
             async with self._reader.connect() as session:
                 yield session
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Session]:
+    async def write(self) -> AsyncGenerator[Session]:
         """One atomic change: committed at the end of the block, undone by any exception."""
         with _explained():
             async with self._writer.begin() as session:

@@ -171,17 +171,17 @@ async def delete_instance(session: Session, instance_id: str) -> None:
     await session.execute(delete(instances).where(instances.c.id == instance_id))
 
 
-async def behind_on_keys(session: Session) -> list[tuple[str, str]]:
-    """Running instances (id and owner's id) that lack their owner's latest SSH keys."""
+async def behind_on_keys(session: Session) -> list[tuple[str, str, str]]:
+    """Running instances (id, owner's id, name) that lack their owner's latest SSH keys."""
     query = (
-        select(instances.c.id, instances.c.owner_id)
+        select(instances.c.id, instances.c.owner_id, instances.c.name)
         .join(users, users.c.id == instances.c.owner_id)
         .where(
             instances.c.state == InstanceState.RUNNING.value,
             instances.c.keys_version < users.c.keys_version,
         )
     )
-    return [(row.id, row.owner_id) for row in await session.execute(query)]
+    return [(row.id, row.owner_id, row.name) for row in await session.execute(query)]
 
 
 async def count_by_state(session: Session) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from hutch.domain.instances import InstanceState
 from hutch.domain.nodes import Capacity, EngineKind, Node, NodeState
 from hutch.errors import NameTakenError
 from hutch.store.db import Session, columns
@@ -66,12 +67,16 @@ async def find_node(session: Session, name: str) -> Node | None:
 
 async def promised(session: Session) -> dict[str, Capacity]:
     """What instances may use at most in all, by the node's id; empty nodes are not named."""
-    query = select(
-        instances.c.node_id,
-        func.sum(instances.c.cpus),
-        func.sum(instances.c.memory),
-        func.sum(instances.c.disk),
-    ).group_by(instances.c.node_id)
+    query = (
+        select(
+            instances.c.node_id,
+            func.sum(instances.c.cpus),
+            func.sum(instances.c.memory),
+            func.sum(instances.c.disk),
+        )
+        .where(instances.c.state != InstanceState.FAILED.value)
+        .group_by(instances.c.node_id)
+    )
     return {
         node_id: Capacity(int(cpus), int(memory), int(disk))
         for node_id, cpus, memory, disk in await session.execute(query)

@@ -5,11 +5,15 @@ from typing import Any
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from hutch.domain.instances import InstanceState
 from hutch.domain.limits import Holding
 from hutch.domain.people import Role, User
 from hutch.errors import NameTakenError
 from hutch.store.db import Session
 from hutch.store.tables import instances, users
+
+# What could not be made holds its name until it is deleted, and nothing else.
+_counts = instances.c.state != InstanceState.FAILED.value
 
 
 def _select() -> Select[Any]:
@@ -97,20 +101,24 @@ async def held(session: Session, user_id: str) -> Holding:
         func.coalesce(func.sum(instances.c.cpus), 0),
         func.coalesce(func.sum(instances.c.memory), 0),
         func.coalesce(func.sum(instances.c.disk), 0),
-    ).where(instances.c.owner_id == user_id)
+    ).where(instances.c.owner_id == user_id, _counts)
     count, cpus, memory, disk = (await session.execute(query)).one()
     return Holding(int(count), int(cpus), int(memory), int(disk))
 
 
 async def holdings(session: Session) -> dict[str, Holding]:
     """What everyone holds, by the person's id; who holds nothing is not named."""
-    query = select(
-        instances.c.owner_id,
-        func.count(),
-        func.sum(instances.c.cpus),
-        func.sum(instances.c.memory),
-        func.sum(instances.c.disk),
-    ).group_by(instances.c.owner_id)
+    query = (
+        select(
+            instances.c.owner_id,
+            func.count(),
+            func.sum(instances.c.cpus),
+            func.sum(instances.c.memory),
+            func.sum(instances.c.disk),
+        )
+        .where(_counts)
+        .group_by(instances.c.owner_id)
+    )
     return {
         owner: Holding(int(count), int(cpus), int(memory), int(disk))
         for owner, count, cpus, memory, disk in await session.execute(query)

@@ -1,0 +1,165 @@
+"""What the steps of several operations on an instance share."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from hutch.domain.instances import Container, ContainerRole, Instance, InstanceState
+from hutch.domain.people import SshKey
+from hutch.engine.base import ContainerSpec, Engine, Forward
+from hutch.errors import EngineError, NotFoundError
+from hutch.operations.base import Work
+from hutch.operations.provision import put_keys, put_person
+from hutch.store import containers, images, instances, keys, nodes, ports, users
+from hutch.store.db import Session
+
+SSH_FORWARD = "forward-ssh"
+SSH_PORT = 22
+BANNER_SECONDS = 60.0
+"""A fresh machine that does not answer by then never will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An instance with everything its steps need, read in one go."""
+
+    instance: Instance
+    container: Container | None
+    engine: Engine
+    forward: Forward
+    keys: list[SshKey]
+    keys_version: int
+
+    @property
+    def name(self) -> str:
+        """The name of the container that the instance lives in."""
+        if self.container is None:
+            raise EngineError(
+                f"{self.instance.name} has no container.", hint="Delete it and create it anew."
+            )
+        return self.container.engine_name
+
+
+async def load(work: Work, role: ContainerRole = ContainerRole.CURRENT) -> Machine:
+    """Read the instance that an operation works on, as it is now."""
+    context = work.context
+    instance_id: str = work.params["instance"]
+    async with context.db.read() as session:
+        instance = await instances.get_instance(session, instance_id)
+        if instance is None:
+            raise NotFoundError("instance", instance_id)
+        container = await containers.of_role(session, instance_id, role)
+        node = await nodes.get_node(session, instance.node_id)
+        owner = await users.get_user(session, instance.owner_id, context.settings.default_quota)
+        forwarded = await ports.list_ports(session, instance_id)
+        owned = await keys.list_keys(session, instance.owner_id)
+    if node is None or owner is None:
+        raise LookupError(f"instance {instance_id} lost its node or owner")
+    ssh = next(port for port in forwarded if port.name == instances.SSH)
+    return Machine(
+        instance=instance,
+        container=container,
+        engine=context.engines.of(node),
+        forward=Forward(SSH_FORWARD, node.address, ssh.host_port, ssh.target_port),
+        keys=owned,
+        keys_version=owner.keys_version,
+    )
+
+
+async def spec(
+    work: Work, machine: Machine, container: Container, forwards: tuple[Forward, ...]
+) -> ContainerSpec:
+    """What a container for an instance is made of."""
+    async with work.context.db.read() as session:
+        image = await images.get_image(session, container.image_id)
+    if image is None:
+        raise NotFoundError("image", container.image_id)
+    return ContainerSpec(
+        name=container.engine_name,
+        image=image.name,
+        limits=machine.instance.limits,
+        address=container.address,
+        labels=labels(work, container),
+        forwards=forwards,
+    )
+
+
+def labels(work: Work, container: Container) -> dict[str, str]:
+    """Enough to know whose container it is when the database is lost."""
+    return {"lab": work.context.vault.lab, "container": container.id}
+
+
+async def provision(work: Work, machine: Machine, container: Container) -> None:
+    """Make a running container its owner's, and remember which keys went in."""
+    async with work.context.db.read() as session:
+        sealed = await instances.host_secret(session, machine.instance.id)
+    if sealed is None:
+        raise NotFoundError("instance", machine.instance.id)
+    await put_person(
+        machine.engine,
+        container.engine_name,
+        user=machine.instance.owner_name,
+        host_name=machine.instance.name,
+        host_secret=work.context.vault.open(sealed),
+        host_key=machine.instance.ssh_host_key,
+        keys=machine.keys,
+    )
+
+
+async def answers(machine: Machine, timeout: float = BANNER_SECONDS) -> bool:
+    """Whether the machine's SSH server answers at its host port."""
+    return await machine.engine.wait_for_banner(
+        machine.name, machine.forward.listen_address, machine.forward.listen_port, timeout=timeout
+    )
+
+
+async def ensure_running(work: Work) -> None:
+    """Start the instance's container, lead its port to it, and bring the owner's keys."""
+    machine = await load(work)
+    await machine.engine.start(machine.name)
+    seen = await machine.engine.get(machine.name)
+    if seen is not None and machine.forward not in seen.forwards:
+        await machine.engine.set_forward(machine.name, machine.forward)
+    await work.remember(keys_version=machine.keys_version)
+    await put_keys(
+        machine.engine, machine.name, user=machine.instance.owner_name, keys=machine.keys
+    )
+
+
+async def ensure_answers(work: Work) -> None:
+    """Wait until SSH answers; if it does not, the machine runs all the same and says so."""
+    machine = await load(work)
+    if not await answers(machine, timeout=15.0):
+        await work.remember(warning="It runs, but its SSH server does not answer.")
+
+
+async def ensure_stopped(work: Work) -> None:
+    machine = await load(work)
+    await machine.engine.stop(machine.name)
+
+
+async def came_to_rest(session: Session, work: Work, state: InstanceState, **values: Any) -> None:
+    """Write the state an operation ended in, and the version of the keys it brought."""
+    if state is InstanceState.RUNNING and "keys_version" in work.data:
+        values["keys_version"] = work.data["keys_version"]
+    values = {"error": work.data.get("warning"), "drift": None} | values
+    await instances.update_instance(session, work.params["instance"], state=state.value, **values)
+
+
+async def fell_back(session: Session, work: Work, error: dict[str, Any]) -> None:
+    """Write what is so after an operation failed and was undone: what the owner wanted before."""
+    instance = await instances.get_instance(session, work.params["instance"])
+    if instance is None:
+        return
+    state = InstanceState(work.data.get("fallback", instance.desired.value))
+    await instances.update_instance(
+        session, instance.id, state=state.value, error=error.get("message")
+    )
+
+
+async def gather(*steps: Any) -> None:
+    """Run parts of a step at once; if one fails, wait for the others before saying so."""
+    results = await asyncio.gather(*steps, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
