@@ -136,6 +136,8 @@ class State:
                 _limits_text(spec.limits),
                 json.dumps(dict(spec.labels)),
             )
+            for forward in spec.forwards:
+                self._put_forward(spec.name, forward)
             self._db.announce(spec.name, "created")
 
     def _refuse_impossible(self, spec: ContainerSpec, pool: int) -> None:
@@ -189,17 +191,20 @@ class State:
     def set_forward(self, name: str, forward: Forward) -> None:
         with self._db.writing():
             self._require(name)
-            self._refuse_taken_port(name, forward)
-            self._db.execute(
-                "INSERT OR REPLACE INTO forwards VALUES (?, ?, ?, ?, ?, ?)",
-                name,
-                forward.name,
-                forward.listen_address,
-                forward.listen_port,
-                forward.target_port,
-                forward.protocol,
-            )
+            self._put_forward(name, forward)
             self._db.announce(name, "updated")
+
+    def _put_forward(self, name: str, forward: Forward) -> None:
+        self._refuse_taken_port(name, forward)
+        self._db.execute(
+            "INSERT OR REPLACE INTO forwards VALUES (?, ?, ?, ?, ?, ?)",
+            name,
+            forward.name,
+            forward.listen_address,
+            forward.listen_port,
+            forward.target_port,
+            forward.protocol,
+        )
 
     def _refuse_taken_port(self, name: str, forward: Forward) -> None:
         holder = self._db.one(
