@@ -412,7 +412,10 @@ class TestFaults:
             "remove_forward": [NAME, "ssh"],
             "wait_for_banner": [NAME, "192.0.2.1", 22],
         }.get(method, [NAME])
-        named = {"timeout": 0.1} if method == "wait_for_banner" else {}
+        named = {
+            "wait_for_banner": {"timeout": 0.1},
+            "prepare": {"limits": LIMITS, "forward": None},
+        }.get(method, {})
         engine.faults.die()
         with pytest.raises(EngineUnavailableError):
             await getattr(engine, method)(*arguments, **named)
