@@ -165,7 +165,7 @@ def _opened(url: str) -> Generator[Engine]:
                 hint="Restore it from your backup, or name another file in database_url.",
             ) from error
         raise DatabaseUnavailableError(
-            f"The database cannot be opened: {reason}.",
+            f"The database cannot be opened or brought up to date: {reason}.",
             hint="Check database_url, and that the database runs and lets hutch in.",
         ) from error
     finally:
