@@ -11,15 +11,19 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
+import asyncssh
 import pytest
 import pytest_asyncio
 
 from hutch.domain.ids import new_engine_name
 from hutch.domain.limits import Limits
+from hutch.domain.people import SshKey
 from hutch.domain.sizes import GiB, MiB
 from hutch.engine.base import Change, ContainerSpec, Engine, Forward, Observed, Power
 from hutch.errors import EngineConflictError, EngineError, EngineNotFoundError
+from hutch.operations.provision import put_keys, put_person
 
 SMALL = Limits(cpus=1, memory=256 * MiB, disk=2 * GiB, processes=256)
 LARGER = Limits(cpus=2, memory=384 * MiB, disk=3 * GiB, processes=512)
@@ -38,8 +42,6 @@ class Site:
     listen_address: str
     """An address of the node at which host ports can be forwarded."""
     first_port: int = 23500
-    ssh_answers: bool = True
-    """Whether the image has an SSH server."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
     def address(self) -> str:
@@ -52,7 +54,7 @@ class Site:
         return Forward(name, self.listen_address, port, target_port)
 
     def spec(self, name: str | None = None, **changes: object) -> ContainerSpec:
-        labels = {"user.hutch.instance": "0123456789abcdef"}
+        labels = {"lab": "0123456789abcdef"}
         made = ContainerSpec(
             name or new_engine_name(), self.image, SMALL, self.address(), labels=labels
         )
@@ -99,6 +101,38 @@ async def stopped(site: Site) -> AsyncIterator[str]:
     await site.engine.create(spec)
     yield spec.name
     await site.engine.delete(spec.name)
+
+
+def ssh_key(title: str) -> SshKey:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return SshKey("k1", "u1", title, "ssh-ed25519", "ssh-ed25519 AAAA", "SHA256:0", at)
+
+
+def host_key() -> tuple[bytes, str]:
+    """A private key as OpenSSH keeps it, and its public half."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    return key.export_private_key(), key.export_public_key().decode().strip()
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose machine a container is to become."""
+
+    user: str
+    host_name: str
+    secret: bytes
+    public: str
+
+    async def put(self, engine: Engine, name: str, *keys: str) -> None:
+        await put_person(
+            engine,
+            name,
+            user=self.user,
+            host_name=self.host_name,
+            host_secret=self.secret,
+            host_key=self.public,
+            keys=[ssh_key(title) for title in keys],
+        )
 
 
 async def seen(engine: Engine, name: str) -> Observed:
@@ -152,6 +186,20 @@ class TestCreate:
             forwards=(),
             labels=spec.labels,
         )
+
+    async def test_makes_its_forwards_too(self, site: Site, make: Maker):
+        spec = site.spec(forwards=(site.forward("ssh"), site.forward("web", 8080)))
+        await make(spec)
+        assert (await seen(site.engine, spec.name)).forwards == spec.forwards
+
+    async def test_with_a_port_that_leads_elsewhere_is_a_conflict(self, site: Site, stopped: str):
+        forward = site.forward()
+        await site.engine.set_forward(stopped, forward)
+        spec = site.spec(forwards=(forward,))
+        with pytest.raises(EngineConflictError):
+            await site.engine.create(spec, start=True)
+        assert await site.engine.get(spec.name) is None
+        await site.engine.remove_forward(stopped, forward.name)
 
     async def test_again_leaves_the_first_as_it_is(self, site: Site, make: Maker):
         spec = site.spec()
@@ -273,21 +321,43 @@ class TestLimits:
             await engine.set_limits(ABSENT, SMALL)
 
 
+class TestPrepare:
+    async def test_sets_limits_and_forward_and_may_be_repeated(self, site: Site, make: Maker):
+        name, forward = await make(start=True), site.forward()
+        for _ in range(2):
+            await site.engine.prepare(name, limits=LARGER, forward=forward)
+            found = await seen(site.engine, name)
+            assert (found.limits, found.forwards) == (LARGER, (forward,))
+
+    async def test_is_refused_for_a_port_that_leads_elsewhere(
+        self, site: Site, running: str, stopped: str
+    ):
+        forward = site.forward()
+        await site.engine.set_forward(running, forward)
+        with pytest.raises(EngineConflictError):
+            await site.engine.prepare(stopped, limits=SMALL, forward=forward)
+        await site.engine.remove_forward(running, forward.name)
+
+    async def test_of_an_absent_one_is_not_found(self, site: Site):
+        with pytest.raises(EngineNotFoundError):
+            await site.engine.prepare(ABSENT, limits=SMALL, forward=site.forward())
+
+
 class TestLabels:
     async def test_set_keeps_those_not_named(self, site: Site, make: Maker):
-        spec = site.spec(labels={"user.hutch.a": "1", "user.hutch.b": "2"})
+        spec = site.spec(labels={"a": "1", "b": "2"})
         name = await make(spec)
         for _ in range(2):
-            await site.engine.set_labels(name, {"user.hutch.b": "two", "user.hutch.c": "3 = III"})
+            await site.engine.set_labels(name, {"b": "two", "c": "3 = III"})
             assert dict((await seen(site.engine, name)).labels) == {
-                "user.hutch.a": "1",
-                "user.hutch.b": "two",
-                "user.hutch.c": "3 = III",
+                "a": "1",
+                "b": "two",
+                "c": "3 = III",
             }
 
     async def test_of_an_absent_one_is_not_found(self, engine: Engine):
         with pytest.raises(EngineNotFoundError):
-            await engine.set_labels(ABSENT, {"user.hutch.a": "1"})
+            await engine.set_labels(ABSENT, {"a": "1"})
 
 
 class TestForwards:
@@ -384,7 +454,7 @@ class TestSnapshots:
         await engine.snapshot(name, "s1")
         forward = site.forward()
         await engine.set_limits(name, LARGER)
-        await engine.set_labels(name, {"user.hutch.new": "1"})
+        await engine.set_labels(name, {"new": "1"})
         await engine.set_forward(name, forward)
         before = await seen(engine, name)
         await engine.restore(name, "s1")
@@ -406,9 +476,10 @@ class TestSnapshots:
 
 class TestExec:
     async def test_gives_code_and_both_streams(self, engine: Engine, running: str):
-        result = await engine.exec(running, ["cat", "/etc/hostname", "/no/such/file"])
+        await write(engine, running, "/root/there", b"content")
+        result = await engine.exec(running, ["cat", "/root/there", "/no/such/file"])
         assert result.code == 1
-        assert result.stdout == f"{running}\n".encode()
+        assert result.stdout == b"content"
         assert b"/no/such/file" in result.stderr
         assert not result.truncated
         assert (await engine.exec(running, ["true"])).code == 0
@@ -522,14 +593,68 @@ class TestUsage:
             await engine.usage(ABSENT)
 
 
+@pytest.fixture
+def person() -> Person:
+    return Person("ada", "turing", b"secret\n", "ssh-ed25519 AAAA")
+
+
+class TestProvisioning:
+    """hutch's own scripts, run as its operations run them."""
+
+    async def test_leaves_a_machine_that_is_the_persons_own(
+        self, engine: Engine, make: Maker, person: Person
+    ):
+        name = await make(start=True)
+        for _ in range(2):
+            await person.put(engine, name, "laptop")
+
+        async def content(path: str) -> bytes | None:
+            return await engine.read_file(name, path)
+
+        assert await content("/etc/hostname") == b"turing\n"
+        assert b"127.0.1.1 turing\n" in (await content("/etc/hosts") or b"")
+        assert await content("/etc/ssh/ssh_host_ed25519_key") == b"secret\n"
+        assert await content("/etc/ssh/ssh_host_ed25519_key.pub") == b"ssh-ed25519 AAAA\n"
+        assert b"ada ALL" in (await content("/etc/sudoers.d/90-hutch") or b"")
+        assert (await content("/etc/passwd") or b"").count(b"\nada:") == 1
+        assert (await engine.exec(name, ["hostname"])).stdout == b"turing\n"
+        as_person = await engine.exec(name, ["runuser", "-u", "ada", "--", "id", "-u"])
+        assert int(as_person.stdout) >= 1000
+
+        authorized = "/home/ada/.ssh/authorized_keys.hutch"
+        assert b"laptop" in (await content(authorized) or b"")
+        await write(engine, name, "/home/ada/.ssh/authorized_keys", b"by hand")
+        await put_keys(engine, name, user="ada", keys=[ssh_key("desktop")])
+        assert b"laptop" not in (await content(authorized) or b"")
+        assert b"desktop" in (await content(authorized) or b"")
+        assert await content("/home/ada/.ssh/authorized_keys") == b"by hand"
+
+    async def test_refuses_an_account_of_the_system(
+        self, engine: Engine, running: str, person: Person
+    ):
+        with pytest.raises(EngineError, match="operating system"):
+            await replace(person, user="root").put(engine, running)
+
+    async def test_of_keys_needs_the_account(self, engine: Engine, running: str):
+        with pytest.raises(EngineError, match="no account"):
+            await put_keys(engine, running, user="nobody-here", keys=[])
+        result = await engine.exec(running, ["runuser", "-u", "nobody-here", "--", "true"])
+        assert result.code == 1
+
+
 class TestBanner:
-    async def test_comes_when_it_runs_and_its_port_leads_there(self, site: Site, make: Maker):
+    async def test_comes_when_it_runs_has_a_host_key_and_its_port_leads_there(
+        self, site: Site, make: Maker, person: Person
+    ):
         engine, name, forward = site.engine, await make(), site.forward()
         await engine.set_forward(name, forward)
         where = (name, forward.listen_address, forward.listen_port)
         assert not await engine.wait_for_banner(*where, timeout=0.2)
         await engine.start(name)
-        assert await engine.wait_for_banner(*where, timeout=20) is site.ssh_answers
+        assert not await engine.wait_for_banner(*where, timeout=0.2)
+        secret, public = host_key()
+        await replace(person, secret=secret, public=public).put(engine, name)
+        assert await engine.wait_for_banner(*where, timeout=20)
         await engine.remove_forward(name, forward.name)
         assert not await engine.wait_for_banner(*where, timeout=0.2)
 
@@ -561,7 +686,7 @@ class TestListing:
         for change in (
             engine.set_limits(name, LARGER),
             engine.set_forward(name, forward),
-            engine.set_labels(name, {"user.hutch.new": "1"}),
+            engine.set_labels(name, {"new": "1"}),
             engine.start(name),
             engine.remove_forward(name, forward.name),
             engine.stop(name, timeout=0.1),

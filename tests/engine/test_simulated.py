@@ -150,12 +150,12 @@ class TestState:
         await engine.create(spec())
         writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         writer.execute("BEGIN IMMEDIATE")
-        writer.execute("UPDATE containers SET labels = ?", ['{"user.hutch.theirs": "1"}'])
+        writer.execute("UPDATE containers SET labels = ?", ['{"theirs": "1"}'])
         threading.Timer(0.2, writer.execute, ["COMMIT"]).start()
-        await engine.set_labels(NAME, {"user.hutch.ours": "1"})
+        await engine.set_labels(NAME, {"ours": "1"})
         found = await engine.get(NAME)
         assert found is not None
-        assert set(found.labels) == {"user.hutch.theirs", "user.hutch.ours"}
+        assert set(found.labels) == {"theirs", "ours"}
         writer.close()
 
     async def test_is_seen_by_another_at_once(
@@ -198,7 +198,7 @@ class TestTwoThousand:
         await engine.containers()
 
         async def milliseconds(number: int) -> float:
-            await engine.set_labels(spec(number).name, {"user.hutch.n": str(number)})
+            await engine.set_labels(spec(number).name, {"n": str(number)})
             began = time.perf_counter()
             assert len(await engine.containers()) == 2000
             return 1000 * (time.perf_counter() - began)
@@ -295,6 +295,37 @@ class TestPrograms:
         assert (await engine.exec(NAME, ["hostname"])).stdout == f"{NAME}\n".encode()
 
 
+class TestProvisioning:
+    @pytest.mark.parametrize(
+        ("verb", "arguments", "stdin", "code"),
+        [
+            ("person", ["ada", "turing"], b"QQ==\nQQ==\nQQ==\n", 0),
+            ("person", ["ada", "turing"], b"not base64!\nQQ==\nQQ==\n", 1),
+            ("person", ["ada", "turing"], b"QQ==\n", 2),
+            ("person", ["ada"], b"QQ==\nQQ==\nQQ==\n", 2),
+            ("person", ["root", "turing"], b"QQ==\nQQ==\nQQ==\n", 3),
+            ("keys", ["ada"], b"QQ==\n", 3),
+            ("dance", [], b"", 2),
+        ],
+    )
+    async def test_fails_as_the_script_would(
+        self, engine: SimulatedEngine, verb: str, arguments: list[str], stdin: bytes, code: int
+    ):
+        await engine.create(spec(), start=True)
+        script = f"# hutch-provision: {verb}\nset -eu\n"
+        result = await engine.exec(NAME, ["sh", "-c", script, "hutch", *arguments], stdin=stdin)
+        assert result.code == code
+        assert bool(result.stderr) == (code != 0)
+        assert (await engine.read_file(NAME, "/etc/hostname") is not None) == (code == 0)
+
+    async def test_fails_on_a_full_disk_and_leaves_nothing(self, engine: SimulatedEngine):
+        full = replace(LIMITS, disk=state.IMAGE_SIZE)
+        await engine.create(replace(spec(), limits=full), start=True)
+        argv = ["sh", "-c", "# hutch-provision: person\n", "hutch", "ada", "turing"]
+        assert (await engine.exec(NAME, argv, stdin=b"QQ==\n" * 3)).code == 1
+        assert await engine.read_file(NAME, "/etc/hostname") is None
+
+
 class TestChanges:
     async def test_by_another_process_are_noticed(
         self, engine: SimulatedEngine, other: SimulatedEngine
@@ -323,9 +354,9 @@ class TestChanges:
         await engine.containers()
         changes = engine.changes()
         for number in range(1, 1200):
-            await engine.set_labels(spec(1).name, {"user.hutch.n": str(number)})
+            await engine.set_labels(spec(1).name, {"n": str(number)})
         assert (await anext(changes)).name is None
-        assert (await engine.containers())[0].labels == {"user.hutch.n": "1199"}
+        assert (await engine.containers())[0].labels == {"n": "1199"}
 
     async def test_after_an_absence_begin_with_look_again(self, engine: SimulatedEngine):
         changes = engine.changes()
@@ -406,8 +437,9 @@ class TestFaults:
             "status": [],
             "set_forward": [NAME, None],
             "set_limits": [NAME, LIMITS],
+            "prepare": [NAME],
             "set_labels": [NAME, {}],
-            "read_file": [NAME, "/etc/hostname"],
+            "read_file": [NAME, "/etc/hosts"],
             **{key: [NAME, "s1"] for key in ("snapshot", "restore", "delete_snapshot")},
             "remove_forward": [NAME, "ssh"],
             "wait_for_banner": [NAME, "192.0.2.1", 22],

@@ -53,7 +53,8 @@ class ContainerSpec:
     address: str
     """Its IPv4 address on the bridge: fixed, and the only one it may use."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Kept with the container (`user.hutch.*`), so that it can be known without the database."""
+    """Kept with the container, so that it can be known without the database. Keys are a-z, 0-9
+    and "-"; in Incus they are `user.hutch.<key>`."""
     forwards: "tuple[Forward, ...]" = ()
     """Host ports that lead to it from the first moment."""
 

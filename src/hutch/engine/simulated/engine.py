@@ -23,6 +23,7 @@ from hutch.engine.base import (
 from hutch.engine.simulated import programs
 from hutch.engine.simulated.database import Database
 from hutch.engine.simulated.faults import Faults, FaultsFile, Gate
+from hutch.engine.simulated.provision import HOST_KEY
 from hutch.engine.simulated.state import State
 from hutch.errors import EngineError, EngineUnavailableError
 
@@ -120,8 +121,7 @@ class SimulatedEngine:
 
     async def prepare(self, name: str, *, limits: Limits, forward: Forward) -> None:
         async with self._call("prepare") as state:
-            state.set_limits(name, limits)
-            state.set_forward(name, forward)
+            state.prepare(name, limits, forward)
 
     async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
         async with self._call("set_labels") as state:
@@ -197,7 +197,7 @@ class SimulatedEngine:
     async def wait_for_banner(self, name: str, host: str, port: int, *, timeout: float) -> bool:
         async with self._call("wait_for_banner") as state:
             end = time.monotonic() + timeout
-            while not _answers(state.get(name), host, port):
+            while not (_leads(state.get(name), host, port) and _has_host_key(state, name)):
                 if time.monotonic() >= end:
                     return False
                 await asyncio.sleep(0.02)
@@ -261,7 +261,11 @@ def _cut(result: ExecResult, most: int) -> ExecResult:
     )
 
 
-def _answers(seen: Observed | None, host: str, port: int) -> bool:
+def _has_host_key(state: State, name: str) -> bool:
+    return programs.read_file(state, name, HOST_KEY) is not None
+
+
+def _leads(seen: Observed | None, host: str, port: int) -> bool:
     return (
         seen is not None
         and seen.power is Power.RUNNING

@@ -35,6 +35,7 @@ AS_INCUS: Mapping[str, float] = {
     "stop": 0.7,
     "delete": 0.2,
     "set_limits": 0.05,
+    "prepare": 0.1,
     "set_labels": 0.03,
     "set_forward": 0.08,
     "remove_forward": 0.08,
@@ -54,13 +55,13 @@ _ERRORS = {
 _LOOK_AGAIN = 0.02
 """Seconds between two looks whether a hanging call may go on."""
 
-type_of_error = type[EngineError] | type[EngineUnavailableError]
+ErrorType = type[EngineError] | type[EngineUnavailableError]
 
 
 @dataclass(slots=True)
-class _Failure:
+class _Planned:
     method: str
-    error: type_of_error
+    error: ErrorType
     message: str
     times: int
     after: bool
@@ -73,7 +74,7 @@ class Faults:
         self.dead = False
         self.latency: dict[str, float] = dict(latency or {})
         self.hanging: set[str] = set()
-        self._failures: list[_Failure] = []
+        self._planned: list[_Planned] = []
 
     def slow(self, seconds: float, method: str = "*") -> None:
         """Make calls take this long. A method's own figure wins over that of `*`."""
@@ -84,7 +85,7 @@ class Faults:
         method: str = "*",
         *,
         times: int = 1,
-        error: type_of_error = EngineError,
+        error: ErrorType = EngineError,
         message: str = "The simulated engine was told to fail.",
         after: bool = False,
     ) -> None:
@@ -92,7 +93,7 @@ class Faults:
 
         With `after` the call does its work first: what a caller sees whose answer was lost.
         """
-        self._failures.append(_Failure(_known(method), error, message, times, after))
+        self._planned.append(_Planned(_known(method), error, message, times, after))
 
     def hang(self, method: str = "*") -> None:
         """Let calls wait, their work not begun, until `release` or `die`."""
@@ -115,7 +116,7 @@ class Faults:
         self.dead = False
         self.latency.clear()
         self.hanging.clear()
-        self._failures.clear()
+        self._planned.clear()
 
     def delay(self, method: str) -> float | None:
         return self.latency.get(method, self.latency.get("*"))
@@ -125,7 +126,7 @@ class Faults:
 
     def raise_planned(self, method: str, *, after: bool) -> None:
         """Raise the failure that is due for this method, if there is one."""
-        for failure in self._failures:
+        for failure in self._planned:
             if failure.method in {method, "*"} and failure.after is after and failure.times > 0:
                 failure.times -= 1
                 raise failure.error(failure.message, method=method)

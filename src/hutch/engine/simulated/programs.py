@@ -1,14 +1,11 @@
-"""The few programs that a simulated container can run.
-
-Nothing here interprets a shell. A script of hutch's own is known by its first line,
-`# hutch-provision: <verb>`, and what it would leave behind is written into the file tree.
-"""
+"""The few programs that a simulated container can run. Nothing here interprets a shell."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hutch.engine.base import ExecResult
+from hutch.engine.simulated import provision
 from hutch.engine.simulated.state import State
 
 NOT_FOUND = 127
@@ -32,74 +29,76 @@ class Process:
     def arguments(self) -> Sequence[str]:
         return self.argv[1:]
 
-    def path(self, path: str) -> str:
-        return path if path.startswith("/") else f"{self.cwd.rstrip('/')}/{path}"
-
     def read(self, path: str) -> bytes | None:
-        return read_file(self.state, self.container, self.path(path))
+        return read_file(self.state, self.container, self._path(path))
 
-    def write(self, path: str, content: bytes) -> bool:
-        return self.state.write(self.container, [(self.path(path), content)])
+    def write(self, files: Mapping[str, bytes]) -> bool:
+        """Write files, all or none; False when the disk is full."""
+        return self.state.write(
+            self.container, [(self._path(path), content) for path, content in files.items()]
+        )
+
+    def _path(self, path: str) -> str:
+        return path if path.startswith("/") else f"{self.cwd.rstrip('/')}/{path}"
 
 
 def read_file(state: State, container: str, path: str) -> bytes | None:
     """A file of a container: its own, else the one that its image came with."""
     written = state.read(container, path)
-    return _of_image(container).get(path) if written is None else written
+    return _IMAGE.get(path) if written is None else written
 
 
-def _of_image(container: str) -> dict[str, bytes]:
-    return {
-        "/etc/hostname": f"{container}\n".encode(),
-        "/etc/os-release": b'PRETTY_NAME="Simulated GNU/Linux"\nID=simulated\n',
-        "/etc/passwd": b"root:x:0:0:root:/root:/bin/bash\n",
-    }
+_IMAGE = {
+    "/etc/hosts": b"127.0.0.1 localhost\n",
+    "/etc/os-release": b'PRETTY_NAME="Simulated GNU/Linux"\nID=simulated\n',
+    "/etc/passwd": b"root:x:0:0:root:/root:/bin/bash\n",
+}
 
 
 async def run(process: Process) -> ExecResult:
     """Run a program to its end. One that a simulated container has not ends with 127."""
     program = _PROGRAMS.get(process.argv[0].rpartition("/")[2]) if process.argv else None
     if program is None:
-        return _failed(NOT_FOUND, f"{' '.join(process.argv[:1])}: not found in a simulated machine")
+        return failed(NOT_FOUND, f"{' '.join(process.argv[:1])}: not found in a simulated machine")
     return await program(process)
 
 
-def _printed(stdout: bytes | str = b"") -> ExecResult:
+def printed(stdout: bytes | str = b"") -> ExecResult:
     return ExecResult(0, stdout.encode() if isinstance(stdout, str) else stdout, b"")
 
 
-def _failed(code: int, message: str = "") -> ExecResult:
+def failed(code: int, message: str = "") -> ExecResult:
     return ExecResult(code, b"", f"{message}\n".encode() if message else b"")
 
 
 async def _true(process: Process) -> ExecResult:
-    return _printed()
+    return printed()
 
 
 async def _false(process: Process) -> ExecResult:
-    return _failed(1)
+    return failed(1)
 
 
 async def _echo(process: Process) -> ExecResult:
-    return _printed(" ".join(process.arguments) + "\n")
+    return printed(" ".join(process.arguments) + "\n")
 
 
 async def _pwd(process: Process) -> ExecResult:
-    return _printed(process.cwd + "\n")
+    return printed(process.cwd + "\n")
 
 
 async def _hostname(process: Process) -> ExecResult:
-    return _printed(process.read("/etc/hostname") or b"")
+    return printed(process.read("/etc/hostname") or f"{process.container}\n")
 
 
 async def _id(process: Process) -> ExecResult:
     match list(process.arguments):
         case ["-u"]:
-            return _printed(f"{process.user}\n")
+            return printed(f"{process.user}\n")
         case ["-g"]:
-            return _printed(f"{process.group}\n")
+            return printed(f"{process.group}\n")
         case _:
-            return _printed(f"uid={process.user} gid={process.group}\n")
+            return printed(f"uid={process.user} gid={process.group}\n")
 
 
 async def _printenv(process: Process) -> ExecResult:
@@ -128,34 +127,51 @@ async def _head(process: Process) -> ExecResult:
         case ["-c", count, path] if count.isdigit():
             content = bytes(int(count)) if path == _ZEROS else process.read(path)
             if content is None:
-                return _failed(1, f"head: cannot open '{path}' for reading")
-            return _printed(content[: int(count)])
+                return failed(1, f"head: cannot open '{path}' for reading")
+            return printed(content[: int(count)])
         case _:
-            return _failed(1, "head: a simulated machine knows `head -c COUNT PATH` alone")
+            return failed(1, "head: a simulated machine knows `head -c COUNT PATH` alone")
 
 
 async def _tee(process: Process) -> ExecResult:
     for path in process.arguments:
-        if not process.write(path, process.stdin):
+        if not process.write({path: process.stdin}):
             return ExecResult(1, process.stdin, f"tee: {path}: No space left on device\n".encode())
-    return _printed(process.stdin)
+    return printed(process.stdin)
 
 
 async def _sleep(process: Process) -> ExecResult:
     await asyncio.sleep(float(process.arguments[0]))
-    return _printed()
+    return printed()
+
+
+async def _runuser(process: Process) -> ExecResult:
+    match list(process.arguments):
+        case ["-u", user, "--", *argv]:
+            ids = provision.ids_of(process.read("/etc/passwd") or b"", user)
+            if ids is None:
+                return failed(1, f"runuser: user {user} does not exist")
+            return await run(replace(process, argv=argv, user=ids[0], group=ids[1]))
+        case _:
+            return failed(1, "runuser: a simulated machine knows `runuser -u NAME -- ...` alone")
 
 
 async def _shell(process: Process) -> ExecResult:
     match list(process.arguments):
-        case ["-c", script, *rest] if script.startswith(_MARKER):
-            verb = script.partition("\n")[0].removeprefix(_MARKER).strip()
+        case ["-c", script, *rest] if verb := provision.verb_of(script):
             return _provision(process, verb, rest[1:])
         case _:
-            return _failed(NOT_FOUND, "sh: a simulated machine runs no scripts")
+            return failed(NOT_FOUND, "sh: a simulated machine runs no scripts")
 
 
-_MARKER = "# hutch-provision:"
+def _provision(process: Process, verb: str, arguments: Sequence[str]) -> ExecResult:
+    try:
+        left = provision.files(verb, arguments, process.stdin, process.read)
+    except provision.RefusedError as refused:
+        return failed(refused.code, str(refused))
+    return printed() if process.write(left) else failed(1, "No space left on device")
+
+
 _PROGRAMS: Mapping[str, Callable[[Process], Awaitable[ExecResult]]] = {
     "cat": _cat,
     "echo": _echo,
@@ -165,12 +181,9 @@ _PROGRAMS: Mapping[str, Callable[[Process], Awaitable[ExecResult]]] = {
     "id": _id,
     "printenv": _printenv,
     "pwd": _pwd,
+    "runuser": _runuser,
     "sh": _shell,
     "sleep": _sleep,
     "tee": _tee,
     "true": _true,
 }
-
-
-def _provision(process: Process, verb: str, arguments: Sequence[str]) -> ExecResult:
-    raise NotImplementedError

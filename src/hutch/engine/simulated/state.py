@@ -169,13 +169,22 @@ class State:
     def set_limits(self, name: str, limits: Limits | None) -> None:
         """None takes all limits away."""
         with self._db.writing():
-            used = self.disk_used(name)
-            if limits is not None and limits.disk < used:
-                raise EngineError(
-                    f"A disk of {limits.disk} bytes is too small: {used} bytes of it are used."
-                )
-            text = None if limits is None else _limits_text(limits)
-            self._db.execute("UPDATE containers SET limits = ? WHERE name = ?", text, name)
+            self._put_limits(name, limits)
+            self._db.announce(name, "updated")
+
+    def _put_limits(self, name: str, limits: Limits | None) -> None:
+        used = self.disk_used(name)
+        if limits is not None and limits.disk < used:
+            raise EngineError(
+                f"A disk of {limits.disk} bytes is too small: {used} bytes of it are used."
+            )
+        text = None if limits is None else _limits_text(limits)
+        self._db.execute("UPDATE containers SET limits = ? WHERE name = ?", text, name)
+
+    def prepare(self, name: str, limits: Limits, forward: Forward) -> None:
+        with self._db.writing():
+            self._put_limits(name, limits)
+            self._put_forward(name, forward)
             self._db.announce(name, "updated")
 
     def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
