@@ -53,13 +53,24 @@ def lxcfs_mounted() -> bool:
         return False
 
 
+def clear_lxcfs() -> None:
+    """Removes the mount of an lxcfs that died: it is in the way, and nobody can use it."""
+    if not lxcfs_mounted() and _is_mount_point(LXCFS_FOLDER):
+        run(["umount", "-l", str(LXCFS_FOLDER)])
+    LXCFS_FOLDER.mkdir(parents=True, exist_ok=True)
+
+
+def _is_mount_point(path: Path) -> bool:
+    """Also for a mount that answers nothing but errors any more."""
+    rows = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(row.split()[4] == str(path) for row in rows)
+
+
 def ensure_lxcfs(log: Path) -> Identity | None:
     """Starts the machine's one lxcfs if it is not there; its identity if it was started now."""
     if lxcfs_mounted():
         return None
-    # A mount left behind by one that died: it is in the way, and nobody can use it.
-    run(["umount", "-l", str(LXCFS_FOLDER)]) if os.path.ismount(LXCFS_FOLDER) else None
-    LXCFS_FOLDER.mkdir(parents=True, exist_ok=True)
+    clear_lxcfs()
     process = spawn_detached(lxcfs_argv(), log)
     until = time.monotonic() + 10
     while not lxcfs_mounted():

@@ -119,15 +119,16 @@ def wait_ended(identity: Identity, timeout: float) -> bool:
     """Whether the process ended within `timeout` seconds. Reaps it where it is a child."""
     until = time.monotonic() + timeout
     while alive(identity):
-        _reap(identity.pid)
+        reap(identity.pid)
         if time.monotonic() > until:
             return False
         time.sleep(0.02)
-    _reap(identity.pid)
+    reap(identity.pid)
     return True
 
 
-def _reap(pid: int) -> None:
+def reap(pid: int) -> None:
+    """Collects a child that ended, so that it is no zombie; nothing for who is no child."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

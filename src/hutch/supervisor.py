@@ -1,0 +1,443 @@
+"""Runs hutch on a machine without systemd: `hutch up` and `hutch down`.
+
+    up(data, report)      starts the supervisor, waits until the server answers
+    down(data, report)    stops the server, then the containers, then Incus, as far as hutch
+                          started them
+
+The supervisor is a process of its own (`python -m hutch.supervisor DIR`) which outlives the
+terminal. It keeps lxcfs, the Incus daemon and the server running, and starts what ends again,
+with a growing pause. Each of them is in a session of its own and writes to a file, so that a
+supervisor killed at any moment takes none of them along: the next one finds them, by the note it
+left or by a mark in their environment, and watches them further.
+
+With systemd the units in `deploy/` do all this, and `up` and `down` only tell systemd.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from hutch.domain.nodes import EngineKind
+from hutch.errors import ConfigurationError, HutchError
+from hutch.settings import Settings, load_settings
+from hutch.setup import firewall, incusd, processes
+from hutch.setup.commands import CommandError, run
+from hutch.setup.incus_api import IncusApi
+from hutch.setup.processes import Identity
+from hutch.setup.site import Daemon, Site, load_site
+
+Report = Callable[[str], None]
+
+#: In the environment of every process the supervisor starts: the data folder and the service.
+MARK = "HUTCH_SUPERVISED"
+UNIT = "hutch-server.service"
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+#: After this many seconds of running, an end counts as the first again.
+_STEADY_SECONDS = 60.0
+_LOG_BYTES = 10 * 1024 * 1024
+_READY_SECONDS = 60.0
+_SHUTDOWN_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process to keep running."""
+
+    name: str
+    argv: list[str]
+    is_ready: Callable[[], bool]
+    stop: Callable[[Identity | None], None]
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    before_start: Callable[[], None] = lambda: None
+
+
+def services_of(site: Site, settings: Settings) -> list[Service]:
+    """What runs for this hutch, in the order of starting."""
+    found: list[Service] = []
+    if site.daemon is Daemon.SUPERVISED:
+        found += [_lxcfs(), _incusd(site)]
+    return [*found, _server(site, settings)]
+
+
+def _lxcfs() -> Service:
+    return Service(
+        name="lxcfs",
+        argv=incusd.lxcfs_argv(),
+        is_ready=incusd.lxcfs_mounted,
+        stop=_stop_lxcfs,
+        before_start=incusd.clear_lxcfs,
+    )
+
+
+def _stop_lxcfs(identity: Identity | None) -> None:
+    """Containers of any Incus on the machine look through it: without it their /proc is dead."""
+    if not any(words[0].startswith("[lxc monitor]") for _, words in processes.processes() if words):
+        processes.end(identity)
+
+
+def _incusd(site: Site) -> Service:
+    environment = {"INCUS_DIR": str(site.incus_folder)}
+
+    def answers() -> bool:
+        with IncusApi(site.socket) as api:
+            return api.answers()
+
+    def stop(identity: Identity | None) -> None:
+        """Containers that run are shut down, and start again with the daemon."""
+        with contextlib.suppress(CommandError):
+            argv = ["incus", "admin", "shutdown", f"--timeout={_SHUTDOWN_SECONDS}"]
+            run(argv, env=environment, timeout=_SHUTDOWN_SECONDS + 20)
+        processes.end(identity, 20)
+
+    def prepare() -> None:
+        Path("/run/incus").mkdir(exist_ok=True)
+        if site.engine is EngineKind.INCUS:
+            with contextlib.suppress(CommandError):
+                firewall.open_bridge(site.names.network)
+
+    return Service(
+        name="incusd",
+        argv=incusd.daemon_argv(site.log_folder / "incus.log"),
+        is_ready=answers,
+        stop=stop,
+        environment=environment,
+        before_start=prepare,
+    )
+
+
+def _server(site: Site, settings: Settings) -> Service:
+    def stop(identity: Identity | None) -> None:
+        processes.end(identity, 30)
+
+    return Service(
+        name="server",
+        argv=[str(Path(sys.executable).parent / "hutch"), "server"],
+        is_ready=lambda: server_answers(settings),
+        stop=stop,
+        environment={"HUTCH_DATA": str(site.data)},
+        user=site.user,
+        groups=site.groups,
+    )
+
+
+def server_answers(settings: Settings) -> bool:
+    """Whether a server answers at the settings' address and is ready for requests."""
+    host = settings.listen_host
+    shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host  # noqa: S104
+    try:
+        answer = httpx.get(f"http://{shown}:{settings.listen_port}/readyz", timeout=2)
+    except httpx.HTTPError:
+        return False
+    return answer.is_success
+
+
+# ---- one process: found again, started, watched ---------------------------------------------
+
+
+def find(site: Site, service: Service) -> Identity | None:
+    """The service's running process: by the note about it, else by the mark it carries.
+
+    The note is missing when the supervisor died between starting a process and writing it.
+    """
+    noted = processes.load_identity(_note(site, service))
+    if noted is not None:
+        return noted
+    mark = f"{MARK}={site.data}:{service.name}"
+    for pid, words in processes.processes():
+        # Helpers inherit the mark, so the arguments must be the service's own.
+        if words[-len(service.argv) :] == service.argv and mark in processes.environment_of(pid):
+            identity = processes.identify(pid)
+            if identity is not None:
+                processes.save_identity(_note(site, service), identity)
+                return identity
+    return None
+
+
+def _note(site: Site, service: Service) -> Path:
+    return site.run_folder / f"{service.name}.json"
+
+
+def start(site: Site, service: Service) -> Identity:
+    """Starts the service's process. Raises OSError or CommandError."""
+    service.before_start()
+    log = site.log_folder / f"{service.name}.log"
+    mark = {MARK: f"{site.data}:{service.name}"}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            service.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **service.environment, **mark, **_home(service)},
+            cwd="/",
+            start_new_session=True,
+            umask=0o077 if service.user else -1,
+            **_identity_options(service),
+        )
+    identity = processes.identify(process.pid)
+    if identity is None:
+        raise CommandError(service.argv, f"ended at once; see {log}")
+    processes.save_identity(_note(site, service), identity)
+    return identity
+
+
+def _identity_options(service: Service) -> dict[str, Any]:
+    """Whom the process runs as. Only root can choose; anyone else runs what is their own."""
+    if not service.user or os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam(service.user)
+    return {
+        "user": account.pw_uid,
+        "group": account.pw_gid,
+        "extra_groups": list(service.groups),
+    }
+
+
+def _home(service: Service) -> dict[str, str]:
+    if not service.user or os.geteuid() != 0:
+        return {}
+    return {"HOME": pwd.getpwnam(service.user).pw_dir, "USER": service.user}
+
+
+async def _ended(identity: Identity) -> None:
+    """Waits until a process ends, whether it is a child or was adopted."""
+    try:
+        handle = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    loop.add_reader(handle, done.set)
+    try:
+        if processes.alive(identity):
+            await done.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+        processes.reap(identity.pid)
+
+
+async def _keep(site: Site, service: Service, started: asyncio.Event) -> None:
+    """Keeps one service running for as long as this task lives."""
+    pause = _FIRST_PAUSE
+    while True:
+        began = time.monotonic()
+        try:
+            identity = find(site, service)
+            if identity is None:
+                identity = await asyncio.to_thread(start, site, service)
+                _log(f"{service.name}: started, pid {identity.pid}")
+            else:
+                _log(f"{service.name}: runs already, pid {identity.pid}")
+            started.set()
+            await _ended(identity)
+            _log(f"{service.name}: ended")
+        except (OSError, CommandError) as error:
+            _log(f"{service.name}: could not be started: {error}")
+        if time.monotonic() - began > _STEADY_SECONDS:
+            pause = _FIRST_PAUSE
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def _wait_ready(service: Service) -> None:
+    """Gives a service time to come up before the next one, which needs it, is started."""
+    until = time.monotonic() + _READY_SECONDS
+    # Another process is what becomes ready: there is nothing to be woken by.
+    while time.monotonic() < until and not await asyncio.to_thread(  # noqa: ASYNC110
+        service.is_ready
+    ):
+        await asyncio.sleep(0.1)
+
+
+async def _watch_logs(folder: Path) -> None:
+    while True:
+        await asyncio.to_thread(cap_logs, folder)
+        await asyncio.sleep(15)
+
+
+def cap_logs(folder: Path, most: int = _LOG_BYTES) -> None:
+    """Keeps each log at `most` bytes and one older piece. The file stays the same one, because
+    the process that writes to it holds it open."""
+    for log in folder.glob("*.log"):
+        if log.stat().st_size > most:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
+
+
+async def supervise(site: Site, settings: Settings) -> None:
+    """Keeps everything running until SIGTERM or SIGINT comes, then stops it all."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    services = services_of(site, settings)
+    tasks = [asyncio.create_task(_watch_logs(site.log_folder))]
+    starting = asyncio.create_task(_start_all(site, services, tasks))
+    await stop.wait()
+    _log("stopping")
+    tasks.append(starting)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(stop_all, site, settings, _log)
+
+
+async def _start_all(site: Site, services: list[Service], tasks: list[asyncio.Task[None]]) -> None:
+    for service in services:
+        started = asyncio.Event()
+        tasks.append(asyncio.create_task(_keep(site, service, started)))
+        await started.wait()
+        await _wait_ready(service)
+
+
+def stop_all(site: Site, settings: Settings, report: Report) -> None:
+    """Stops what runs of this hutch, the last started first."""
+    for service in reversed(services_of(site, settings)):
+        identity = find(site, service)
+        if identity is not None:
+            report(f"Stopping {service.name}")
+            service.stop(identity)
+            if not processes.alive(identity):
+                _note(site, service).unlink(missing_ok=True)
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}", flush=True)
+
+
+# ---- the supervisor itself ------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _only_one(site: Site) -> Generator[bool]:
+    """Whether this process may be the supervisor. The lock goes with the process, however it
+    ends, and is not inherited by the services."""
+    with (site.run_folder / "supervisor.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _supervisor(site: Site) -> Identity | None:
+    return processes.load_identity(site.run_folder / "supervisor.json")
+
+
+def _prepare_folders(site: Site) -> None:
+    site.run_folder.mkdir(mode=0o755, exist_ok=True)
+    site.log_folder.mkdir(mode=0o750, exist_ok=True)
+
+
+def run_supervisor(data: Path) -> int:
+    """The supervisor's process: returns when it was told to stop, or another one is there."""
+    site = load_site(data)
+    settings = load_settings(data=data)
+    _prepare_folders(site)
+    with _only_one(site) as alone:
+        if not alone:
+            _log("another supervisor runs already")
+            return 0
+        own = processes.identify(os.getpid())
+        if own is not None:
+            processes.save_identity(site.run_folder / "supervisor.json", own)
+        asyncio.run(supervise(site, settings))
+    return 0
+
+
+def up(data: Path | None = None, report: Report = print) -> None:
+    """Starts hutch on this machine if it does not run, and waits until its server answers.
+
+    Raises:
+        ConfigurationError: it was never set up here, this user may not start it, or it does not
+            come up; the message names the log.
+    """
+    settings = load_settings(data=data)
+    site = load_site(settings.data)
+    if site.units:
+        _systemctl("start")
+    else:
+        _check_rights(site)
+        _prepare_folders(site)
+        if _supervisor(site) is None:
+            argv = [sys.executable, "-m", "hutch.supervisor", str(site.data)]
+            processes.spawn_detached(argv, site.log_folder / "supervisor.log")
+    until = time.monotonic() + _READY_SECONDS
+    while not server_answers(settings):
+        if time.monotonic() > until:
+            where = f"journalctl -u {UNIT}" if site.units else f"{site.log_folder}/server.log"
+            message = f"hutch does not answer after {_READY_SECONDS:.0f} seconds."
+            raise ConfigurationError(message, hint=f"What it said is in {where}.")
+        time.sleep(0.1)
+    report(f"hutch runs at http://{settings.listen_host}:{settings.listen_port}")
+
+
+def down(data: Path | None = None, report: Report = print) -> None:
+    """Stops what `up` started: the server, and where hutch runs Incus itself, the instances.
+
+    Raises:
+        ConfigurationError: it was never set up here, or this user may not stop it.
+    """
+    settings = load_settings(data=data)
+    site = load_site(settings.data)
+    if site.units:
+        _systemctl("stop")
+        report("hutch is stopped. Instances go on running under Incus.")
+        return
+    _check_rights(site)
+    supervisor = _supervisor(site)
+    if supervisor is not None:
+        report("Stopping hutch ...")
+        processes.end(supervisor, _SHUTDOWN_SECONDS + 60)
+    # What a killed supervisor left behind, or one that was ended too early.
+    stop_all(site, settings, report)
+    report("hutch is stopped.")
+
+
+def _check_rights(site: Site) -> None:
+    if site.user and os.geteuid() != 0:
+        message = "Starting and stopping hutch on this machine needs root."
+        raise ConfigurationError(message, hint="Put sudo before the command.")
+
+
+def _systemctl(verb: str) -> None:
+    try:
+        run(["systemctl", verb, UNIT])
+    except CommandError as error:
+        raise ConfigurationError(str(error), hint=f"Look at: journalctl -u {UNIT}") from error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m hutch.supervisor")
+    parser.add_argument("data", type=Path)
+    try:
+        return run_supervisor(parser.parse_args().data)
+    except HutchError as error:
+        _log(str(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
