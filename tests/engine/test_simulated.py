@@ -327,17 +327,30 @@ class TestProvisioning:
 
 
 class TestChanges:
-    async def test_by_another_process_are_noticed(
-        self, engine: SimulatedEngine, other: SimulatedEngine
-    ):
+    @pytest_asyncio.fixture
+    async def changes(self, engine: SimulatedEngine) -> AsyncIterator[Change]:
         changes = engine.changes()
+        assert (await anext(changes)).name is None
+        return changes
+
+    async def test_from_before_the_first_is_waited_for_are_kept(self, engine: SimulatedEngine):
+        changes = engine.changes()
+        await engine.create(spec())
+        assert await anext(changes) == Change(None, "connected")
+        assert await anext(changes) == Change(NAME, "created")
+
+    async def test_by_another_process_are_noticed(
+        self, changes: AsyncIterator[Change], other: SimulatedEngine
+    ):
+        await other.create(replace(spec(), name="postgres", address="10.9.9.9"))
         await other.create(spec())
         assert await anext(changes) == Change(NAME, "created")
         await other.start(NAME)
         assert await anext(changes) == Change(NAME, "started")
 
-    async def test_by_this_one_come_at_once(self, engine: SimulatedEngine):
-        changes = engine.changes()
+    async def test_by_this_one_come_at_once(
+        self, engine: SimulatedEngine, changes: AsyncIterator[Change]
+    ):
         for number in range(20):
             waiting = asyncio.ensure_future(anext(changes))
             await asyncio.sleep(0)
@@ -347,26 +360,33 @@ class TestChanges:
             assert time.monotonic() - began < 0.2
 
     async def test_that_are_forgotten_are_owned_up_to(
-        self, engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch
+        self,
+        engine: SimulatedEngine,
+        changes: AsyncIterator[Change],
+        monkeypatch: pytest.MonkeyPatch,
     ):
         monkeypatch.setattr(database, "CHANGES_KEPT", 10)
-        await engine.create(spec(1))
+        await engine.create(spec())
         await engine.containers()
-        changes = engine.changes()
         for number in range(1, 1200):
-            await engine.set_labels(spec(1).name, {"n": str(number)})
+            await engine.set_labels(NAME, {"n": str(number)})
         assert (await anext(changes)).name is None
         assert (await engine.containers())[0].labels == {"n": "1199"}
 
-    async def test_after_an_absence_begin_with_look_again(self, engine: SimulatedEngine):
-        changes = engine.changes()
+    async def test_after_an_absence_begin_with_look_again(
+        self, engine: SimulatedEngine, other: SimulatedEngine, changes: AsyncIterator[Change]
+    ):
         waiting = asyncio.ensure_future(anext(changes))
         await asyncio.sleep(0.01)
         engine.faults.die()
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.3)
+        await other.create(spec())
+        await asyncio.sleep(0.3)
         assert not waiting.done()
         engine.faults.revive()
-        assert (await waiting).name is None
+        assert await waiting == Change(None, "reconnected")
+        await other.start(NAME)
+        assert await anext(changes) == Change(NAME, "started")
 
 
 class TestFaults:

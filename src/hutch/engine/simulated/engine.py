@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from hutch.domain.ids import ENGINE_PREFIX
 from hutch.domain.limits import Limits
 from hutch.domain.nodes import Capacity
 from hutch.domain.sizes import MiB, TiB
@@ -213,6 +214,8 @@ class SimulatedEngine:
         self._watchers.add(woken)
         away = False
         try:
+            # Incus's stream begins so too: what was before it is not known.
+            yield Change(None, "connected")
             while True:
                 if self._gate.dead:
                     away = True
@@ -223,7 +226,8 @@ class SimulatedEngine:
                     woken.clear()
                     seen, changes = self._database.changes_since(seen)
                     for change in changes:
-                        yield change
+                        if change.name is None or change.name.startswith(ENGINE_PREFIX):
+                            yield change
                 await _wait(woken, _POLL)
         finally:
             self._watchers.discard(woken)
