@@ -103,7 +103,7 @@ class Step:
     undo: Act | None = None
     """Make it as it was, whether `do` had happened, had half happened, or had not."""
     pivot: bool = False
-    """Once this step is done there is no way back: from then on only forward."""
+    """From this step on there is no way back, only forward."""
 
 
 async def _nothing(_session: Session, _work: Work) -> None:
@@ -136,5 +136,8 @@ class Procedure:
         raise LookupError(f"{self.kind} has no step {step!r}")
 
     def is_past_pivot(self, index: int) -> bool:
-        """Whether an operation that is about to do step `index` can no longer be undone."""
-        return self.forward_only or any(step.pivot for step in self.steps[:index])
+        """Whether an operation that has begun step `index` can no longer be undone.
+
+        The pivot itself counts: when it fails, nobody knows whether it had happened.
+        """
+        return self.forward_only or any(step.pivot for step in self.steps[: index + 1])

@@ -52,9 +52,9 @@ class Runner:
         self._closing = False
 
     @property
-    def running(self) -> int:
-        """Operations in hand."""
-        return len(self._running)
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What carries out the operations in hand, a task each."""
+        return list(self._running.values())
 
     async def run(self) -> None:
         """Work until cancelled; operations in hand are then released after their present step."""

@@ -8,8 +8,8 @@
 |           | before   | takes a snapshot of the present: the way back  | deletes that           |
 |           | halt     | stops the machine                              | starts it if it ran    |
 |           | restore  | puts the disk back                             | puts the present one back|
-|           | resume   | starts it if it ran (pivot)                    | stops it               |
-|           | tidy     | deletes the way back of an earlier restore     |                        |
+|           | resume   | starts it if it ran                            | stops it               |
+|           | tidy     | deletes older ways back (pivot)                |                        |
 """
 
 from typing import Any
@@ -151,8 +151,8 @@ RESTORE = Procedure(
         Step("before", "Keeping the present state", _keep_present, _forget_present),
         Step("halt", "Shutting down", machine.ensure_stopped, _resume),
         Step("restore", "Putting the disk back", _put_back, _put_present_back),
-        Step("resume", "Starting", _resume, machine.ensure_stopped, pivot=True),
-        Step("tidy", "Tidying up", _tidy),
+        Step("resume", "Starting", _resume, machine.ensure_stopped),
+        Step("tidy", "Tidying up", _tidy, pivot=True),
     ),
     done=_restored,
     failed=machine.fell_back,

@@ -1,0 +1,285 @@
+"""For every kind of operation: a lab in which it makes sense, and how a person begins it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from hutch.domain.instances import ContainerRole, Instance, InstanceState
+from hutch.domain.operations import ENDED, LIVE, Kind, Operation, OperationState
+from hutch.domain.people import SYSTEM, Actor
+from hutch.engine.base import Power
+from hutch.operations import Runner
+from hutch.operations.base import Procedure, Step, Work
+from hutch.operations.registry import PROCEDURES
+from hutch.operations.snapshots import engine_name
+from hutch.services import instances, operations, snapshots
+from hutch.services.context import Context
+from hutch.store import containers as container_rows
+from hutch.store import images as image_rows
+from hutch.store import instances as instance_rows
+from hutch.store import nodes as node_rows
+from hutch.store import operations as operation_rows
+from hutch.store import snapshots as snapshot_rows
+
+GiB = 1024**3
+PATIENCE = 20.0
+
+
+class CrashError(BaseException):
+    """The server dies here: nothing after this line is carried out."""
+
+
+async def run(context: Context, procedures: Mapping[str, Procedure] = PROCEDURES) -> None:
+    """A server works until nothing that can go on is left, or until it crashes."""
+    runner = Runner(context, procedures)
+    working = asyncio.create_task(runner.run())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while await _unfinished(context):
+                done, _ = await asyncio.wait({working, *runner.tasks}, timeout=0.05)
+                for task in done:
+                    task.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await runner.drain(1.0)
+
+
+async def _unfinished(context: Context) -> list[Operation]:
+    async with context.db.read() as session:
+        return await operation_rows.list_operations(
+            session, limit=100, states=LIVE - {OperationState.STUCK}
+        )
+
+
+async def end(context: Context, operation: Operation) -> Operation:
+    """The operation, which must have ended."""
+    ended = await operations.show(context, SYSTEM, operation.id)
+    assert ended.state in ENDED, (ended.state, ended.message, ended.error)
+    return ended
+
+
+# -- labs ---------------------------------------------------------------------------------------
+
+
+async def with_instance(context: Context, actor: Actor, *, stopped: bool = False) -> Instance:
+    instance, _ = await instances.create(context, actor, instances.Wish("box"))
+    await run(context)
+    if stopped:
+        await instances.stop(context, actor, "box")
+        await run(context)
+    return await instances.show(context, actor, instance.id)
+
+
+async def with_snapshot(context: Context, actor: Actor, *, stopped: bool = False) -> None:
+    await with_instance(context, actor, stopped=stopped)
+    await snapshots.create(context, actor, "box", "one")
+    await run(context)
+
+
+async def pooled(context: Context) -> str:
+    """A container of the pool in the making; its row's id."""
+    async with context.db.write() as session:
+        node = (await node_rows.list_nodes(session))[0]
+        image = (await image_rows.list_images(session))[0]
+        container = await container_rows.add_container(
+            session, node, image.id, ContainerRole.POOL, context.now()
+        )
+        await operations.enqueue(
+            session, context, SYSTEM, Kind.POOL_ADD, f"pool:{node.id}",
+            owner_id=None, label="pool", params={"container": container.id},
+        )  # fmt: skip
+    return container.id
+
+
+# -- beginnings -----------------------------------------------------------------------------------
+
+
+async def _create(context: Context, actor: Actor) -> Operation:
+    return (await instances.create(context, actor, instances.Wish("box", cpus=1)))[1]
+
+
+async def _create_pooled(context: Context, actor: Actor) -> Operation:
+    await pooled(context)
+    await run(context)
+    operation = await _create(context, actor)
+    assert operation.params["pooled"]
+    return operation
+
+
+async def _start(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor, stopped=True)
+    return await instances.start(context, actor, "box")
+
+
+async def _stop(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor)
+    return await instances.stop(context, actor, "box")
+
+
+async def _restart(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor)
+    return await instances.restart(context, actor, "box")
+
+
+async def _rebuild(context: Context, actor: Actor) -> Operation:
+    await with_snapshot(context, actor)
+    return await instances.rebuild(context, actor, "box")
+
+
+async def _rebuild_stopped(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor, stopped=True)
+    return await instances.rebuild(context, actor, "box")
+
+
+async def _configure(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor)
+    return await instances.configure(context, actor, "box", memory=8 * GiB, cpus=1)
+
+
+async def _delete(context: Context, actor: Actor) -> Operation:
+    await with_snapshot(context, actor)
+    return await instances.delete(context, actor, "box")
+
+
+async def _snapshot(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor)
+    return (await snapshots.create(context, actor, "box", "one"))[1]
+
+
+async def _restore(context: Context, actor: Actor) -> Operation:
+    await with_snapshot(context, actor)
+    await snapshots.restore(context, actor, "box", "one")
+    await run(context)
+    # The second restore has an older way back to tidy away.
+    return await snapshots.restore(context, actor, "box", "one")
+
+
+async def _restore_stopped(context: Context, actor: Actor) -> Operation:
+    await with_snapshot(context, actor, stopped=True)
+    return await snapshots.restore(context, actor, "box", "one")
+
+
+async def _delete_snapshot(context: Context, actor: Actor) -> Operation:
+    await with_snapshot(context, actor)
+    return await snapshots.delete(context, actor, "box", "one")
+
+
+async def _push_keys(context: Context, actor: Actor) -> Operation:
+    instance = await with_instance(context, actor)
+    async with context.db.write() as session:
+        return await operations.enqueue(
+            session, context, actor, Kind.KEYS_PUSH, f"keys:{instance.id}",
+            owner_id=actor.user_id, label="box", params={"instance": instance.id},
+        )  # fmt: skip
+
+
+async def _pool_add(context: Context, _actor: Actor) -> Operation:
+    await pooled(context)
+    return (await _unfinished(context))[0]
+
+
+async def _pool_remove(context: Context, _actor: Actor) -> Operation:
+    container_id = await pooled(context)
+    await run(context)
+    async with context.db.write() as session:
+        return await operations.enqueue(
+            session, context, SYSTEM, Kind.POOL_REMOVE, "pool:one",
+            owner_id=None, label="pool", params={"container": container_id},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scenario:
+    kind: Kind
+    begin: Callable[[Context, Actor], Awaitable[Operation]]
+
+    @property
+    def procedure(self) -> Procedure:
+        return PROCEDURES[self.kind.value]
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "create": Scenario(Kind.INSTANCE_CREATE, _create),
+    "create from the pool": Scenario(Kind.INSTANCE_CREATE, _create_pooled),
+    "start": Scenario(Kind.INSTANCE_START, _start),
+    "stop": Scenario(Kind.INSTANCE_STOP, _stop),
+    "restart": Scenario(Kind.INSTANCE_RESTART, _restart),
+    "rebuild": Scenario(Kind.INSTANCE_REBUILD, _rebuild),
+    "rebuild a stopped one": Scenario(Kind.INSTANCE_REBUILD, _rebuild_stopped),
+    "configure": Scenario(Kind.INSTANCE_CONFIGURE, _configure),
+    "delete": Scenario(Kind.INSTANCE_DELETE, _delete),
+    "snapshot": Scenario(Kind.SNAPSHOT_CREATE, _snapshot),
+    "restore": Scenario(Kind.SNAPSHOT_RESTORE, _restore),
+    "restore a stopped one": Scenario(Kind.SNAPSHOT_RESTORE, _restore_stopped),
+    "delete a snapshot": Scenario(Kind.SNAPSHOT_DELETE, _delete_snapshot),
+    "push keys": Scenario(Kind.KEYS_PUSH, _push_keys),
+    "add to the pool": Scenario(Kind.POOL_ADD, _pool_add),
+    "remove from the pool": Scenario(Kind.POOL_REMOVE, _pool_remove),
+}
+
+EVERY_STEP = [
+    (name, step.name) for name, scenario in SCENARIOS.items() for step in scenario.procedure.steps
+]
+
+
+def with_step(
+    scenario: Scenario, name: str, change: Callable[[Step], Step]
+) -> dict[str, Procedure]:
+    """All procedures, with one step of one kind changed."""
+    procedure = scenario.procedure
+    steps = tuple(change(step) if step.name == name else step for step in procedure.steps)
+    return {**PROCEDURES, scenario.kind.value: replace(procedure, steps=steps)}
+
+
+def before(step: Step, act: Callable[[], None]) -> Step:
+    async def do(work: Work) -> None:
+        act()
+        await step.do(work)
+
+    return replace(step, do=do)
+
+
+def after(step: Step, act: Callable[[], None]) -> Step:
+    async def do(work: Work) -> None:
+        await step.do(work)
+        act()
+
+    return replace(step, do=do)
+
+
+# -- what must be so whenever nothing is in progress -----------------------------------------
+
+
+async def assert_whole(context: Context) -> None:
+    """Database and engine tell the same story, and nothing is left behind in either."""
+    async with context.db.read() as session:
+        node = (await node_rows.list_nodes(session))[0]
+        rows = await container_rows.list_containers(session)
+        known = await instance_rows.list_instances(session)
+        saved = {each.id: await snapshot_rows.list_snapshots(session, each.id) for each in known}
+    engine = context.engines.of(node)
+    real = {each.name: each for each in await engine.containers()}
+    assert set(real) == {row.engine_name for row in rows}, "a container nobody knows, or a lost one"
+    addresses = [each.address for each in real.values()]
+    assert len(set(addresses)) == len(addresses)
+    for row in rows:
+        assert row.role in {ContainerRole.CURRENT, ContainerRole.POOL}, row.role
+    current = {row.instance_id: row for row in rows if row.role is ContainerRole.CURRENT}
+    for instance in known:
+        row = current.pop(instance.id, None)
+        if instance.state is InstanceState.FAILED:
+            assert row is None, "a failed instance holds a container"
+            continue
+        assert row is not None, "an instance without a container"
+        seen = real[row.engine_name]
+        expected = Power.RUNNING if instance.state is InstanceState.RUNNING else Power.STOPPED
+        assert instance.state in {InstanceState.RUNNING, InstanceState.STOPPED}, instance.state
+        assert seen.power is expected
+        assert seen.limits == instance.limits
+        assert [forward.listen_port for forward in seen.forwards] == [instance.ssh_port]
+        assert {engine_name(each.id) for each in saved[instance.id]} == set(
+            await engine.snapshots(row.engine_name)
+        )
+        assert {each.state for each in saved[instance.id]} <= {"ready"}
+    assert not current, "a container of an instance that is gone"
