@@ -14,16 +14,23 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from hutch.errors import DatabaseUnavailableError
+from hutch.errors import DatabaseUnavailableError, InvalidInputError
 
 Session: TypeAlias = AsyncConnection
 """An open transaction, as the store's functions take it."""
 
 BUSY_SECONDS = 5.0
 """How long a writer waits for another one before it gives up."""
+
+LOCK_SECONDS = 15
+"""The same on PostgreSQL, where all writers of all servers that want one lock stand in one line."""
+
+IDLE_SECONDS = 60
+"""After this long without a word PostgreSQL ends a transaction: a server that hangs in the middle
+of one must not hold up the others."""
 
 
 class Database:
@@ -123,7 +130,7 @@ def _sqlite(url: str, *, begin: str | None, size: int) -> AsyncEngine:
 
 def _postgresql(url: str) -> AsyncEngine:
     address = make_url(url).set(drivername="postgresql+psycopg")
-    return create_async_engine(
+    engine = create_async_engine(
         address,
         pool_size=8,
         max_overflow=4,
@@ -132,9 +139,23 @@ def _postgresql(url: str) -> AsyncEngine:
         connect_args={"connect_timeout": int(BUSY_SECONDS)},
     )
 
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        cursor = connection.cursor()
+        cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS * 1000:.0f}ms'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+        cursor.close()
+        connection.commit()
+
+    return engine
+
 
 class _explained:  # noqa: N801 - reads as a statement
-    """Turns a database that is gone, locked or full into DatabaseUnavailableError."""
+    """Turns a database that is gone, locked or full into DatabaseUnavailableError.
+
+    And a value that it cannot take (a NUL in a text, a number of more than 64 bits) into
+    InvalidInputError: nobody has anything by that name or of that size.
+    """
 
     def __enter__(self) -> None:
         return None
@@ -142,6 +163,10 @@ class _explained:  # noqa: N801 - reads as a statement
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, IntegrityError) or error is None:
             return
+        if isinstance(error, (DataError, OverflowError, UnicodeEncodeError)):
+            raise InvalidInputError(
+                "A value is too long, too large or not text.", hint="Give a shorter, plain one."
+            ) from error
         unavailable = isinstance(error, (SQLAlchemyError, sqlite3.Error, OSError)) and (
             not isinstance(error, DBAPIError) or _is_operational(error)
         )
@@ -154,6 +179,9 @@ class _explained:  # noqa: N801 - reads as a statement
 
 
 def _is_operational(error: DBAPIError) -> bool:
+    if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        # SQLite's word for a statement that is wrong, or for a database without hutch's tables.
+        return "no such table" in str(error.orig)
     name = type(error.orig).__name__
     return error.connection_invalidated or name in {
         "OperationalError",
