@@ -1,0 +1,83 @@
+"""Running the server."""
+
+import asyncio
+import os
+import socket
+
+import structlog
+import uvicorn
+
+from hutch.api.app import create_app, open_context
+from hutch.errors import ConfigurationError
+from hutch.logs import configure_logs
+from hutch.operations.runner import Runner
+from hutch.reconcilers import Reconcilers
+from hutch.settings import Settings
+from hutch.store import migrate
+
+log = structlog.get_logger("hutch.server")
+
+STOP_SECONDS = 5
+"""What requests in progress get when the server stops; those that only wait end at once."""
+_WAITING_CONNECTIONS = 2048
+
+
+class _Server(uvicorn.Server):
+    """Tells the application to end its waits as soon as stopping begins.
+
+    uvicorn tells it only after the last request has ended, which is what they wait for.
+    """
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> None:
+    """Migrate the database, then answer until SIGTERM or SIGINT.
+
+    Raises ConfigurationError when the address cannot be listened on.
+    """
+    configure_logs(settings.log_level, settings.log_format)
+    # Whatever is made from here on (database, key, sockets) is nobody else's to read.
+    os.umask(0o077)
+    listener = _listen(settings.listen_host, settings.listen_port)
+    migrate.upgrade(settings.database)
+    context = open_context(settings)
+    app = create_app(context, (Runner(context), Reconcilers(context)))
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        # hutch looks at X-Forwarded-For itself, and believes less of it.
+        proxy_headers=False,
+        server_header=False,
+        backlog=_WAITING_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    log.info("Listening", host=settings.listen_host, port=settings.listen_port)
+    _Server(config, app.state.stopping).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"hutch cannot listen on {host} port {port}: {error.strerror}.",
+            hint="Set listen_host and listen_port to an address of this machine that is free.",
+        ) from None
+    return listener
