@@ -1,0 +1,401 @@
+"""The engine protocol over one Incus (or LXD) server."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import httpx
+import structlog
+
+from hutch.domain.limits import Limits
+from hutch.engine.base import (
+    Change,
+    ContainerSpec,
+    ExecResult,
+    Forward,
+    NodeStatus,
+    Observed,
+    Power,
+    Usage,
+)
+from hutch.engine.incus import banner, programs, spec
+from hutch.engine.incus.client import Certificates, Client, Json, OperationLostError, part
+from hutch.engine.incus.server import Server
+from hutch.engine.incus.watch import Listing
+from hutch.errors import (
+    EngineConflictError,
+    EngineError,
+    EngineNotFoundError,
+)
+
+log = structlog.get_logger(__name__)
+
+_READ_WITHIN = 10.0
+"""Seconds for reading a file: one that is a pipe inside the container would never end."""
+
+
+class IncusEngine:
+    """Containers of one project of one server, on one storage pool and one bridge."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        project: str,
+        pool: str,
+        network: str,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """`url` is `unix:///path/to/socket`, or `https://host:port` with `certificates`."""
+        self._client = Client(url, project, certificates=certificates)
+        self._pool = pool
+        self._network = network
+        self._server = Server(self._client, pool)
+        self._listing = Listing(self._client, self.get)
+
+    async def close(self) -> None:
+        await self._listing.watcher.close()
+        await self._client.close()
+
+    # -- looking -------------------------------------------------------------------------------
+
+    async def status(self) -> NodeStatus:
+        return await self._server.status()
+
+    async def images(self) -> list[str]:
+        aliases = await self._client.get("/images/aliases", recursion=1)
+        return sorted(alias["name"] for alias in cast("list[Json]", aliases))
+
+    async def containers(self) -> list[Observed]:
+        return await self._listing.read()
+
+    async def get(self, name: str) -> Observed | None:
+        instance = await self._client.find(f"/instances/{part(name)}")
+        return spec.observed(instance) if instance else None
+
+    async def _instance(self, name: str) -> Json:
+        return cast("Json", await self._client.get(f"/instances/{part(name)}"))
+
+    async def usage(self, name: str) -> Usage:
+        state = cast("Json", await self._client.get(f"/instances/{part(name)}/state"))
+        disks = cast("dict[str, Json]", state.get("disk") or {})
+        disk = int(disks.get("root", {}).get("usage", 0))
+        if state["status"] == "Stopped":
+            return Usage(cpu_seconds=0.0, memory=0, disk=disk, processes=0)
+        return Usage(
+            cpu_seconds=max(0, int(state["cpu"]["usage"])) / 1e9,
+            memory=max(0, int(state["memory"]["usage"])),
+            disk=disk,
+            processes=max(0, int(state["processes"])),
+        )
+
+    # -- making it so --------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _changing(self, name: str) -> AsyncGenerator[None]:
+        """Have the listing look again at a container that is changed here, before and after."""
+        self._listing.touched(name)
+        try:
+            yield
+        finally:
+            self._listing.touched(name)
+
+    async def _ensure(
+        self,
+        name: str,
+        is_so: Callable[[], Awaitable[bool]],
+        act: Callable[[], Awaitable[Any]],
+    ) -> None:
+        """Act unless it is already so. What counts in the end is what is there: the act may fail
+        because another did the same, and the server may forget what it was asked."""
+        if await is_so():
+            return
+        async with self._changing(name):
+            try:
+                await act()
+            except (EngineError, OperationLostError):
+                if not await is_so():
+                    raise
+
+    async def _change(self, name: str, body: Json) -> None:
+        """Change what `body` names and leave the rest."""
+        async with self._changing(name):
+            await self._client.send("PATCH", f"/instances/{part(name)}", body)
+
+    async def create(self, spec_: ContainerSpec, *, start: bool = False) -> None:
+        flavour = await self._server.flavour()
+        for forward in spec_.forwards:
+            await self._refuse_taken_port(spec_.name, forward)
+        body = spec.instance_body(
+            spec_,
+            pool=self._pool,
+            network=self._network,
+            guest_api=flavour.guest_api,
+            start=start and flavour.starts_what_it_creates,
+        )
+        part(spec_.name)
+        async with self._changing(spec_.name):
+            try:
+                await self._client.send("POST", "/instances", body)
+            except (EngineError, OperationLostError) as error:
+                await self._adopt(spec_.name, error)
+            else:
+                start = start and not flavour.starts_what_it_creates
+        if start:
+            await self.start(spec_.name)
+
+    async def _adopt(self, name: str, error: Exception) -> None:
+        """Accept the container that is there instead of the one that could not be made.
+
+        Raises `error` when there is none. One whose making was begun by another, or by a hutch
+        that has died, is waited for.
+        """
+        operation = await self._operation_on(name)
+        if operation:
+            log.info("waiting for a container that is already being made", container=name)
+            try:
+                await self._client.wait(operation)
+            except (EngineError, OperationLostError) as failure:
+                log.info("the other making failed", container=name, reason=failure.message)
+        if not await self.get(name):
+            raise error
+
+    async def _operation_on(self, name: str) -> str | None:
+        """The running operation of the server that works on a container."""
+        found = cast("dict[str, list[Json]]", await self._client.get("/operations", recursion=1))
+        for operation in (found or {}).get("running", []):
+            resources = cast("dict[str, list[str] | None]", operation.get("resources") or {})
+            for url in itertools.chain.from_iterable(urls or [] for urls in resources.values()):
+                if url.split("?")[0].rsplit("/", 1)[-1] == name:
+                    return str(operation["id"])
+        return None
+
+    async def start(self, name: str) -> None:
+        await self._ensure(
+            name,
+            lambda: self._has_power(name, Power.RUNNING),
+            lambda: self._set_state(name, {"action": "start", "timeout": -1}),
+        )
+
+    async def stop(self, name: str, *, timeout: float = 30.0) -> None:
+        await self._ensure(
+            name, lambda: self._has_power(name, Power.STOPPED), lambda: self._stop(name, timeout)
+        )
+
+    async def _stop(self, name: str, timeout: float) -> None:
+        if timeout >= 1:
+            try:
+                await self._set_state(name, {"action": "stop", "timeout": int(timeout)})
+            except EngineConflictError:
+                raise
+            except EngineError as error:
+                log.info("container is stopped by force", container=name, reason=error.message)
+            else:
+                return
+        await self._set_state(name, {"action": "stop", "timeout": -1, "force": True})
+
+    async def _set_state(self, name: str, body: Json) -> None:
+        await self._client.send("PUT", f"/instances/{part(name)}/state", body)
+
+    async def _has_power(self, name: str, power: Power) -> bool:
+        return spec.observed(await self._instance(name)).power is power
+
+    async def delete(self, name: str) -> None:
+        async def is_gone() -> bool:
+            return await self.get(name) is None
+
+        await self._ensure(name, is_gone, lambda: self._delete(name))
+
+    async def _delete(self, name: str) -> None:
+        if not await self._has_power(name, Power.STOPPED):
+            await self.stop(name, timeout=0)
+        await self._client.send("DELETE", f"/instances/{part(name)}")
+
+    async def set_limits(self, name: str, limits: Limits) -> None:
+        instance = await self._instance(name)
+        await self._change(
+            name,
+            {
+                "config": spec.limits_config(limits),
+                "devices": spec.resized_root(instance, limits.disk),
+            },
+        )
+
+    async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
+        await self._change(name, {"config": spec.labels_config(labels)})
+
+    async def set_forward(self, name: str, forward: Forward) -> None:
+        instance = await self._instance(name)
+        await self._change(name, {"devices": await self._forwarding(instance, forward)})
+
+    async def prepare(self, name: str, *, limits: Limits, forward: Forward) -> None:
+        instance = await self._instance(name)
+        devices = await self._forwarding(instance, forward)
+        devices |= spec.resized_root(instance, limits.disk)
+        await self._change(name, {"config": spec.limits_config(limits), "devices": devices})
+
+    async def _forwarding(self, instance: Json, forward: Forward) -> Json:
+        """The forward as devices to PATCH."""
+        name: str = instance["name"]
+        await self._refuse_taken_port(name, forward)
+        address = spec.address(instance)
+        if address is None:
+            raise EngineError(
+                f"Container {name} has no fixed address to forward a port to.",
+                hint="Someone changed its network card by hand: give it its address back.",
+            )
+        return spec.forward_devices((forward,), address)
+
+    async def _refuse_taken_port(self, name: str, forward: Forward) -> None:
+        """The server would install a second forward of the same port without a word."""
+        wanted = (forward.protocol, forward.listen_address, forward.listen_port)
+        for container in await self.containers():
+            for each in container.forwards:
+                if (container.name, each.name) == (name, forward.name):
+                    continue
+                if (each.protocol, each.listen_address, each.listen_port) == wanted:
+                    raise EngineConflictError(
+                        f"Port {forward.listen_port} of {forward.listen_address} already leads to "
+                        f"{container.name}.",
+                        container=container.name,
+                    )
+
+    async def remove_forward(self, name: str, forward_name: str) -> None:
+        device = spec.forward_device(forward_name)
+        path = f"/instances/{part(name)}"
+        try:
+            instance, etag = await self._client.get_with_etag(path)
+            if device not in instance["devices"]:
+                return
+            # Only a whole replacement removes a device; the tag refuses it if anything changed.
+            body = _writable(instance)
+            del body["devices"][device]
+            async with self._changing(name):
+                await self._client.send("PUT", path, body, etag=etag)
+        except EngineNotFoundError:
+            return
+
+    # -- snapshots -----------------------------------------------------------------------------
+
+    async def snapshots(self, name: str) -> list[str]:
+        found = cast(
+            "list[Json]", await self._client.get(f"/instances/{part(name)}/snapshots", recursion=1)
+        )
+        # Times have nanoseconds: as text they sort by age only when written alike, which they are.
+        oldest_first = sorted(found, key=lambda each: each["created_at"])
+        return [each["name"].rsplit("/", 1)[-1] for each in oldest_first]
+
+    async def snapshot(self, name: str, snapshot: str) -> None:
+        async def is_there() -> bool:
+            return await self._snapshot(name, snapshot) is not None
+
+        await self._instance(name)
+        body = {"name": part(snapshot), "stateful": False}
+        await self._ensure(
+            name,
+            is_there,
+            lambda: self._client.send("POST", f"/instances/{part(name)}/snapshots", body),
+        )
+
+    async def _snapshot(self, name: str, snapshot: str) -> Json | None:
+        return await self._client.find(f"/instances/{part(name)}/snapshots/{part(snapshot)}")
+
+    async def restore(self, name: str, snapshot: str) -> None:
+        path = f"/instances/{part(name)}"
+        before = await self._instance(name)
+        if spec.observed(before).power is not Power.STOPPED:
+            raise EngineError(
+                f"Container {name} must be stopped before it is restored.", container=name
+            )
+        if not await self._snapshot(name, snapshot):
+            raise EngineNotFoundError(f"Container {name} has no snapshot {snapshot}.")
+        async with self._changing(name):
+            await self._client.send("PUT", path, {"restore": snapshot})
+            # The server puts the settings back as well. Those are not the snapshot's to decide:
+            # the quota may be another by now, and the port someone else's.
+            await self._client.send("PUT", path, _writable(before))
+
+    async def delete_snapshot(self, name: str, snapshot: str) -> None:
+        async def is_gone() -> bool:
+            return await self._snapshot(name, snapshot) is None
+
+        path = f"/instances/{part(name)}/snapshots/{part(snapshot)}"
+        await self._ensure(name, is_gone, lambda: self._client.send("DELETE", path))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    async def exec(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        user: int = 0,
+        group: int = 0,
+        cwd: str = "/",
+        timeout: float = 30.0,
+        most_output: int = 1024 * 1024,
+    ) -> ExecResult:
+        return await programs.run(
+            self._client,
+            name,
+            argv,
+            stdin=stdin,
+            environment=environment or {},
+            user=user,
+            group=group,
+            cwd=cwd,
+            timeout=timeout,
+            most_output=most_output,
+        )
+
+    async def read_file(self, name: str, path: str, *, most: int = 1024 * 1024) -> bytes | None:
+        try:
+            async with asyncio.timeout(_READ_WITHIN):
+                return await self._read_file(name, path, most)
+        except TimeoutError:
+            raise EngineError(
+                f"{path} could not be read within {_READ_WITHIN:g} s in {name}.", container=name
+            ) from None
+        except EngineNotFoundError:
+            await self._instance(name)  # raises when it is the container that is not there
+            return None
+
+    async def _read_file(self, name: str, path: str, most: int) -> bytes | None:
+        async with self._client.stream(f"/instances/{part(name)}/files", {"path": path}) as answer:
+            if _file_type(answer) != "file":
+                return None
+            content = bytearray()
+            async for piece in answer.aiter_bytes():
+                content += piece
+                if len(content) >= most:
+                    break
+            return bytes(content[:most])
+
+    async def wait_for_banner(self, name: str, host: str, port: int, *, timeout: float) -> bool:
+        began = time.monotonic()
+        answers = await banner.wait_for_banner(host, port, timeout=timeout)
+        log.debug(
+            "waited for the SSH server",
+            container=name,
+            answers=answers,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        return answers
+
+    def changes(self) -> AsyncIterator[Change]:
+        return self._listing.watcher.changes()
+
+
+def _writable(instance: Json) -> Json:
+    """The part of an instance that a PUT replaces."""
+    fields = ("architecture", "config", "description", "devices", "ephemeral", "profiles")
+    return {field: instance[field] for field in fields}
+
+
+def _file_type(answer: httpx.Response) -> str:
+    return answer.headers.get("X-Incus-type") or answer.headers.get("X-LXD-type") or ""

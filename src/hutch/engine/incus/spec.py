@@ -1,0 +1,196 @@
+"""A container in Incus's words: what hutch asks for, and how it reads back what is there.
+
+Pure functions. Every setting is the container's own: it depends on no profile.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hutch.domain.limits import Limits
+from hutch.domain.sizes import parse_size
+from hutch.engine.base import ContainerSpec, Forward, Observed, Power
+from hutch.errors import EngineError, InvalidSizeError
+
+Json = dict[str, Any]
+Config = dict[str, str]
+
+_LABEL_PREFIX = "user.hutch."
+_FORWARD_PREFIX = "forward-"
+_LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+_FORWARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+_ALLOWANCE = re.compile(r"([0-9]+)ms/100ms", re.ASCII)
+_PERIOD = 100
+"""Milliseconds in which the allowance of processor time is counted."""
+_POWER = {"Running": Power.RUNNING, "Stopped": Power.STOPPED}
+
+
+def instance_body(
+    spec: ContainerSpec, *, pool: str, network: str, guest_api: str, start: bool
+) -> Json:
+    """What to POST for a new container. `guest_api` is the server's name for that setting."""
+    return {
+        "name": spec.name,
+        "type": "container",
+        "source": {"type": "image", "alias": spec.image},
+        "profiles": [],
+        "start": start,
+        "config": {
+            **_ISOLATION,
+            guest_api: "false",
+            **limits_config(spec.limits),
+            **labels_config(spec.labels),
+        },
+        "devices": {
+            "root": {"type": "disk", "path": "/", "pool": pool, "size": str(spec.limits.disk)},
+            "eth0": _network_card(network, spec.address),
+            **forward_devices(spec.forwards, spec.address),
+        },
+    }
+
+
+# `boot.autostart` is left unset on purpose: Incus then brings back after a restart whatever ran
+# before it, which is what the owner last asked for.
+_ISOLATION: Config = {
+    "security.privileged": "false",
+    # A range of uids of its own: root of one container is nobody, also to the others.
+    "security.idmap.isolated": "true",
+    # Containers within the container. They stay inside its uid range.
+    "security.nesting": "true",
+    "limits.memory.enforce": "hard",
+    # Memory means memory: what is above the limit must not slow down everyone's disk instead.
+    "limits.memory.swap": "false",
+}
+
+
+def _network_card(network: str, address: str) -> Config:
+    """Set whole at creation: changing the card of a running container may lose its network."""
+    return {
+        "type": "nic",
+        "network": network,
+        "name": "eth0",
+        "ipv4.address": address,
+        "security.mac_filtering": "true",
+        "security.ipv4_filtering": "true",
+        "security.ipv6_filtering": "true",
+        # Frames pass between the container and the bridge only, never to another container.
+        "security.port_isolation": "true",
+    }
+
+
+def limits_config(limits: Limits) -> Config:
+    """The limits but for the disk's, which is the root device's."""
+    return {
+        # Time, not a choice of processors: pinning is not enforced on every layout of cgroups.
+        "limits.cpu.allowance": f"{limits.cpus * _PERIOD}ms/{_PERIOD}ms",
+        "limits.memory": f"{limits.memory}B",
+        "limits.processes": str(limits.processes),
+    }
+
+
+def labels_config(labels: Mapping[str, str]) -> Config:
+    for key in labels:
+        if not _LABEL.fullmatch(key):
+            raise EngineError(f"{key[:80]!r} is not a label's name.")
+    return {_LABEL_PREFIX + key: value for key, value in labels.items()}
+
+
+def resized_root(instance: Json, disk: int) -> Json:
+    """The instance's root device with another size, as devices to PATCH."""
+    for name, device in instance["devices"].items():
+        if device.get("type") == "disk" and device.get("path") == "/":
+            return {name: {**device, "size": str(disk)}}
+    raise EngineError(
+        f"Container {instance['name']} has no root disk of its own.",
+        hint="Someone changed its devices by hand: put the disk device back.",
+    )
+
+
+# -- forwards ----------------------------------------------------------------------------------
+
+
+def forward_device(name: str) -> str:
+    """The name of the device that is this forward."""
+    if not _FORWARD_NAME.fullmatch(name):
+        raise EngineError(f"{name[:80]!r} is not a forward's name.")
+    return _FORWARD_PREFIX + name
+
+
+def forward_devices(forwards: Iterable[Forward], address: str) -> dict[str, Config]:
+    """Forwards in the kernel: no process carries their traffic, and one stands in 40 ms, not 1 s
+    as one that a process of Incus carries."""
+    return {
+        forward_device(forward.name): {
+            "type": "proxy",
+            "nat": "true",
+            "listen": f"{forward.protocol}:{forward.listen_address}:{forward.listen_port}",
+            "connect": f"{forward.protocol}:{address}:{forward.target_port}",
+        }
+        for forward in forwards
+    }
+
+
+def _forward(name: str, device: Config) -> Forward | None:
+    """A forward read back; None when someone rewrote it into something else."""
+    try:
+        protocol, address, port = _address(device["listen"])
+        _, _, target = _address(device["connect"])
+    except (KeyError, ValueError):
+        return None
+    return Forward(name.removeprefix(_FORWARD_PREFIX), address, port, target, protocol)
+
+
+def _address(text: str) -> tuple[str, str, int]:
+    protocol, rest = text.split(":", 1)
+    address, port = rest.rsplit(":", 1)
+    return protocol, address.strip("[]"), int(port)
+
+
+# -- reading back ------------------------------------------------------------------------------
+
+
+def observed(instance: Json) -> Observed:
+    """An instance as the server describes it."""
+    # Expanded: a device that someone put into a profile counts as much.
+    devices: dict[str, Config] = instance.get("expanded_devices") or instance["devices"]
+    config: Config = instance["config"]
+    forwards = (
+        _forward(name, device)
+        for name, device in sorted(devices.items())
+        if device.get("type") == "proxy" and name.startswith(_FORWARD_PREFIX)
+    )
+    return Observed(
+        name=instance["name"],
+        power=_POWER.get(instance["status"], Power.OTHER),
+        address=address(instance),
+        limits=_limits(config, devices),
+        forwards=tuple(forward for forward in forwards if forward),
+        labels={
+            key.removeprefix(_LABEL_PREFIX): value
+            for key, value in config.items()
+            if key.startswith(_LABEL_PREFIX)
+        },
+    )
+
+
+def address(instance: Json) -> str | None:
+    """The IPv4 address that the container's network card is fixed to."""
+    devices: dict[str, Config] = instance.get("expanded_devices") or instance["devices"]
+    return devices.get("eth0", {}).get("ipv4.address")
+
+
+def _limits(config: Config, devices: Mapping[str, Config]) -> Limits | None:
+    root = next((each for each in devices.values() if each.get("path") == "/"), Config())
+    allowance = _ALLOWANCE.fullmatch(config.get("limits.cpu.allowance", ""))
+    milliseconds = int(allowance.group(1)) if allowance else 0
+    if not milliseconds or milliseconds % _PERIOD:
+        return None
+    try:
+        return Limits(
+            cpus=milliseconds // _PERIOD,
+            memory=parse_size(config["limits.memory"]),
+            disk=parse_size(root["size"]),
+            processes=int(config["limits.processes"]),
+        )
+    except (KeyError, ValueError, InvalidSizeError):
+        return None

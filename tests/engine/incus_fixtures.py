@@ -1,0 +1,52 @@
+"""Real engines for tests: a private Incus shared by the whole run, and LXD where it is.
+
+incus           the private server itself (`hutch.setup.private.PrivateIncus`): kill, reboot
+incus_engine    an `IncusEngine` on it
+incus_site      where on it the contract suite may work
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from hutch.engine.incus import IncusEngine
+from hutch.setup.private import PrivateIncus
+from tests.engine.contract import Site
+
+
+def node_address() -> str:
+    """The address of this machine at which its default route leaves, where ports are forwarded."""
+    routes = subprocess.run(
+        ["ip", "-4", "-j", "route", "get", "198.51.100.1"], capture_output=True, check=True
+    )
+    return json.loads(routes.stdout)[0]["prefsrc"]
+
+
+@pytest_asyncio.fixture(scope="session")
+async def incus() -> AsyncIterator[PrivateIncus]:
+    if os.geteuid() != 0 or not shutil.which("incus"):
+        pytest.skip("a real Incus needs root and the packages which ./test installs")
+    async with PrivateIncus() as private:
+        yield private
+
+
+@pytest_asyncio.fixture(scope="session")
+async def incus_engine(incus: PrivateIncus) -> AsyncIterator[IncusEngine]:
+    engine = IncusEngine(incus.url, project=incus.project, pool=incus.pool, network=incus.network)
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture(scope="session")
+def incus_site(incus: PrivateIncus, incus_engine: IncusEngine) -> Site:
+    return Site(incus_engine, "base", str(incus.subnet), node_address())
+
+
+@pytest.fixture(scope="session")
+def lxd_site() -> Site:
+    pytest.skip("LXD is not tested yet")
