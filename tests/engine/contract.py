@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import itertools
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -228,12 +229,15 @@ class TestCreate:
             await site.engine.create(spec)
         assert await site.engine.get(spec.name) is None
 
-    async def test_of_a_taken_address_is_refused_and_leaves_nothing(self, site: Site, stopped: str):
-        taken = (await seen(site.engine, stopped)).address
-        spec = site.spec(address=taken)
+    async def test_of_a_taken_address_is_refused_at_the_start(
+        self, site: Site, make: Maker, running: str
+    ):
+        taken = (await seen(site.engine, running)).address
+        name = await make(site.spec(address=taken))
         with pytest.raises(EngineError):
-            await site.engine.create(spec)
-        assert await site.engine.get(spec.name) is None
+            await site.engine.start(name)
+        assert (await seen(site.engine, name)).power is Power.STOPPED
+        assert (await seen(site.engine, running)).power is Power.RUNNING
 
     async def test_many_times_at_once_makes_one(self, site: Site, make: Maker):
         spec = site.spec()
@@ -260,15 +264,19 @@ class TestPower:
             await engine.start(name)
             assert (await seen(engine, name)).power is Power.RUNNING
         for _ in range(2):
-            await engine.stop(name, timeout=20)
+            await engine.stop(name, timeout=2)
             assert (await seen(engine, name)).power is Power.STOPPED
 
     async def test_stop_without_patience_is_by_force(self, engine: Engine, make: Maker):
         name = await make(start=True)
+        program = asyncio.create_task(engine.exec(name, ["sleep", "60"], timeout=30))
+        await asyncio.sleep(0.5)
         began = time.monotonic()
         await engine.stop(name, timeout=0.1)
         assert (await seen(engine, name)).power is Power.STOPPED
         assert time.monotonic() - began < 15
+        # What ran inside is killed with it, and whoever waits for that learns of it.
+        assert (await program).code == 128 + signal.SIGKILL
 
     @pytest.mark.parametrize("method", ["start", "stop"])
     async def test_of_an_absent_one_is_not_found(self, engine: Engine, method: str):
@@ -354,6 +362,12 @@ class TestLabels:
                 "b": "two",
                 "c": "3 = III",
             }
+
+    async def test_one_set_to_nothing_is_gone(self, site: Site, make: Maker):
+        name = await make(site.spec(labels={"a": "1", "b": "", "c": "3"}))
+        assert dict((await seen(site.engine, name)).labels) == {"a": "1", "c": "3"}
+        await site.engine.set_labels(name, {"a": ""})
+        assert dict((await seen(site.engine, name)).labels) == {"c": "3"}
 
     async def test_of_an_absent_one_is_not_found(self, engine: Engine):
         with pytest.raises(EngineNotFoundError):
@@ -488,6 +502,10 @@ class TestExec:
     async def test_of_a_program_that_is_not_there_ends_with_127(self, engine: Engine, running: str):
         assert (await engine.exec(running, ["no-such-program"])).code == 127
 
+    async def test_of_nothing_is_refused(self, engine: Engine, running: str):
+        with pytest.raises(EngineError):
+            await engine.exec(running, [])
+
     @pytest.mark.parametrize("size", [0, 1, 1024 * 1024], ids=["empty", "one byte", "1 MiB"])
     async def test_passes_stdin_through_unchanged(self, engine: Engine, running: str, size: int):
         given = (bytes(range(256)) * (size // 256 + 1))[:size]
@@ -529,6 +547,7 @@ class TestExec:
         assert (await engine.exec(running, ["id", "-u"])).stdout == b"0\n"
         assert (await engine.exec(running, ["id", "-g"])).stdout == b"0\n"
         assert (await engine.exec(running, ["pwd"])).stdout == b"/\n"
+        assert (await engine.exec(running, ["printenv", "HOME", "USER"])).stdout == b"/root\nroot\n"
 
     async def test_ends_what_takes_too_long(self, engine: Engine, running: str):
         began = time.monotonic()
@@ -562,6 +581,10 @@ class TestReadFile:
         assert await engine.read_file(running, "/root/file") == b"\x00\xff content\n"
         assert await engine.read_file(running, "/root/none") is None
         assert await engine.read_file(running, "/no/such/folder/file") is None
+
+    async def test_reads_no_more_than_asked(self, engine: Engine, running: str):
+        await write(engine, running, "/root/file", b"content")
+        assert await engine.read_file(running, "/root/file", most=4) == b"cont"
 
     async def test_of_a_folder_is_none(self, engine: Engine, running: str):
         assert await engine.read_file(running, "/etc") is None
@@ -711,10 +734,12 @@ class TestChanges:
         try:
             await asyncio.sleep(1.0)  # connecting is asynchronous and says nothing when done
             name = await make()
-            for act in (engine.start, engine.stop, engine.delete):
+            for method in ("start", "snapshot", "stop", "delete"):
                 told.clear()
-                await act(name)
-                assert await soon(lambda: _told_of(told, name)), act.__name__
+                arguments = {"snapshot": ["s1"]}.get(method, [])
+                options = {"stop": {"timeout": 0.1}}.get(method, {})
+                await getattr(engine, method)(name, *arguments, **options)
+                assert await soon(lambda: _told_of(told, name)), method
         finally:
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -21,13 +21,14 @@ CREATE TABLE IF NOT EXISTS images (alias TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS containers (
     name TEXT PRIMARY KEY,
     image TEXT NOT NULL,
-    address TEXT NOT NULL UNIQUE,
+    address TEXT NOT NULL,
     power TEXT NOT NULL DEFAULT 'stopped',
     started_at REAL,
     limits TEXT,
     labels TEXT NOT NULL,
     written INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX IF NOT EXISTS containers_by_address ON containers (address);
 CREATE TABLE IF NOT EXISTS forwards (
     container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
     name TEXT NOT NULL,

@@ -168,9 +168,10 @@ class SimulatedEngine:
         async with self._call("exec") as state:
             if state.power(name) is not Power.RUNNING:
                 raise EngineError(f"Container {name} is not running.", container=name)
-            process = programs.Process(
-                state, name, argv, stdin, environment or {}, user, group, cwd
-            )
+            if not argv:
+                raise EngineError("There is no program to run.", container=name)
+            known = {**programs.ENVIRONMENT, **(environment or {})}
+            process = programs.Process(state, name, argv, stdin, known, user, group, cwd)
             try:
                 async with asyncio.timeout(timeout):
                     result = await programs.run(process)

@@ -1,15 +1,26 @@
 """The few programs that a simulated container can run. Nothing here interprets a shell."""
 
 import asyncio
+import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hutch.engine.base import ExecResult
+from hutch.engine.base import ExecResult, Power
 from hutch.engine.simulated import provision
 from hutch.engine.simulated.state import State
 
 NOT_FOUND = 127
+_KILLED = 128 + signal.SIGKILL
+_LOOK_AGAIN = 0.05
+"""Seconds between two looks whether the container still runs."""
 _ZEROS = "/dev/zero"
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/root",
+    "USER": "root",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +68,9 @@ _IMAGE = {
 
 async def run(process: Process) -> ExecResult:
     """Run a program to its end. One that a simulated container has not ends with 127."""
-    program = _PROGRAMS.get(process.argv[0].rpartition("/")[2]) if process.argv else None
+    program = _PROGRAMS.get(process.argv[0].rpartition("/")[2])
     if program is None:
-        return failed(NOT_FOUND, f"{' '.join(process.argv[:1])}: not found in a simulated machine")
+        return failed(NOT_FOUND, f"{process.argv[0]}: not found in a simulated machine")
     return await program(process)
 
 
@@ -141,7 +152,12 @@ async def _tee(process: Process) -> ExecResult:
 
 
 async def _sleep(process: Process) -> ExecResult:
-    await asyncio.sleep(float(process.arguments[0]))
+    end = time.monotonic() + float(process.arguments[0])
+    while (left := end - time.monotonic()) > 0:
+        await asyncio.sleep(min(left, _LOOK_AGAIN))
+        seen = process.state.get(process.container)
+        if seen is None or seen.power is Power.STOPPED:
+            return failed(_KILLED)
     return printed()
 
 

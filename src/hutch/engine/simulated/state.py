@@ -134,7 +134,7 @@ class State:
                 spec.image,
                 spec.address,
                 _limits_text(spec.limits),
-                json.dumps(dict(spec.labels)),
+                _labels_text(spec.labels),
             )
             for forward in spec.forwards:
                 self._put_forward(spec.name, forward)
@@ -143,16 +143,16 @@ class State:
     def _refuse_impossible(self, spec: ContainerSpec, pool: int) -> None:
         if spec.image not in self.images():
             raise EngineNotFoundError(f"There is no image {spec.image}.", image=spec.image)
-        holder = self._db.one("SELECT name FROM containers WHERE address = ?", spec.address)
-        if holder:
-            raise EngineError(f"Address {spec.address} is already that of {holder}.")
         if self.pool_used() + FOOTPRINT > pool:
             raise EngineError("No space is left in the storage pool.")
 
     def set_power(self, name: str, power: Power) -> None:
         with self._db.writing():
-            if self.power(name) is power:
+            before = self.power(name)
+            if before is power:
                 return
+            if power is Power.RUNNING:
+                self._refuse_start(name, before)
             self._db.execute(
                 "UPDATE containers SET power = ?, started_at = ? WHERE name = ?",
                 power,
@@ -160,6 +160,18 @@ class State:
                 name,
             )
             self._db.announce(name, "started" if power is Power.RUNNING else power.value)
+
+    def _refuse_start(self, name: str, before: Power) -> None:
+        if before is Power.OTHER:
+            raise EngineConflictError(f"Container {name} is already running, but frozen.")
+        # Incus, too, makes a container with an address that another has, and then refuses to
+        # start either.
+        address = self._require(name)["address"]
+        holder = self._db.one(
+            "SELECT name FROM containers WHERE address = ? AND name != ?", address, name
+        )
+        if holder:
+            raise EngineConflictError(f"Address {address} of {name} is also that of {holder}.")
 
     def delete(self, name: str) -> None:
         with self._db.writing():
@@ -192,7 +204,7 @@ class State:
             kept = json.loads(self._require(name)["labels"])
             self._db.execute(
                 "UPDATE containers SET labels = ? WHERE name = ?",
-                json.dumps({**kept, **labels}),
+                _labels_text({**kept, **labels}),
                 name,
             )
             self._db.announce(name, "updated")
@@ -314,6 +326,10 @@ class State:
             "FROM files WHERE container = containers.name) WHERE name = ?",
             name,
         )
+
+
+def _labels_text(labels: Mapping[str, str]) -> str:
+    return json.dumps({key: value for key, value in labels.items() if value})
 
 
 def _limits_text(limits: Limits) -> str:
