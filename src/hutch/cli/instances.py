@@ -1,0 +1,298 @@
+"""`hutch create`, `list`, `show` and the rest of what a person asks of their machine."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from hutch.cli import exits, messages, wording
+from hutch.cli.connection import connect, resolve
+from hutch.cli.logins import printable_command
+from hutch.cli.options import Cpus, Disk, InstanceName, Json, Memory, NoWait, Yes
+from hutch.cli.terminal import Cell, Styled, Terminal, state
+from hutch.cli.waiting import finish
+from hutch.client.answers import Begun, Instance, InstanceBegun, Operation, Usage
+from hutch.client.client import Client
+from hutch.errors import EngineError, UnavailableError, WrongStateError
+
+
+def add_to(app: typer.Typer) -> None:
+    panel = messages.PANEL_INSTANCES
+    for name, command in (
+        ("create", create),
+        ("list", list_all),
+        ("show", show),
+        ("start", start),
+        ("stop", stop),
+        ("restart", restart),
+        ("rebuild", rebuild),
+        ("set", configure),
+        ("delete", delete),
+    ):
+        app.command(name, help=messages.HELP[name], rich_help_panel=panel)(command)
+
+
+def create(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help=messages.NEW_NAME, show_default=False)
+    ],
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="IMAGE", help=messages.FROM_IMAGE)
+    ] = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    disk: Disk = None,
+    node: Annotated[
+        str | None, typer.Option("--node", metavar="NODE", help=messages.ON_NODE)
+    ] = None,
+    no_wait: NoWait = False,
+    as_json: Json = False,
+) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        begun = client.create_instance(
+            name, image=image, cpus=cpus, memory=memory, disk=disk, node=node
+        )
+        title = messages.CREATING.format(name=name)
+        if no_wait:
+            _leave(terminal, begun, begun["operation"], title)
+        else:
+            instance_id = begun["instance"]["id"]
+            ended = finish(terminal, client, begun["operation"], title)
+            instance = client.show_instance(instance_id)
+            _tell_created(terminal, {"instance": instance, "operation": ended})
+        if not as_json and not client.list_keys():
+            terminal.note(messages.NO_KEY)
+
+
+def _tell_created(terminal: Terminal, made: InstanceBegun) -> None:
+    if terminal.as_json:
+        terminal.answer(made)
+        return
+    instance = made["instance"]
+    terminal.say(messages.CREATED.format(name=instance["name"]), "green")
+    terminal.say(messages.LOG_IN.format(name=instance["name"]))
+    terminal.say(messages.OR_WITH_SSH.format(command=printable_command(instance)))
+
+
+def list_all(
+    everyone: Annotated[bool, typer.Option("--all", "-a", help=messages.EVERYONES)] = False,
+    owner: Annotated[
+        str | None, typer.Option("--owner", metavar="USER", help=messages.ONE_PERSONS)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        found = client.list_instances(everyone=everyone, owner=owner)
+    if as_json:
+        terminal.answer(found)
+        return
+    if not found:
+        terminal.note(_none_yet(everyone, owner))
+        return
+    with_owner = everyone or owner is not None
+    terminal.table(messages.OF_INSTANCES, [_row(instance, with_owner) for instance in found])
+    for instance in found:
+        _tell_troubles(terminal, instance, _ref(instance, with_owner))
+
+
+def _none_yet(everyone: bool, owner: str | None) -> str:
+    if owner is not None:
+        return messages.NO_INSTANCE_OF_OWNER.format(owner=owner)
+    return messages.NO_INSTANCE_OF_ANYONE if everyone else messages.NO_INSTANCE
+
+
+def _ref(instance: Instance, with_owner: bool) -> str:
+    """What the reader of the list can give to the other commands."""
+    return f"{instance['owner']}/{instance['name']}" if with_owner else instance["name"]
+
+
+def _row(instance: Instance, with_owner: bool) -> list[Cell]:
+    return [
+        _ref(instance, with_owner),
+        _state(instance),
+        str(instance["cpus"]),
+        wording.size(instance["memory"]),
+        wording.size(instance["disk"]),
+        instance["image"],
+        instance["node"],
+        wording.ssh_place(instance["ssh"]),
+    ]
+
+
+def _state(instance: Instance) -> Styled:
+    if instance["drift"]:
+        return Styled(messages.WITH_DRIFT.format(state=instance["state"]), "red")
+    return state(instance["state"])
+
+
+def _tell_troubles(terminal: Terminal, instance: Instance, ref: str) -> None:
+    if instance["drift"]:
+        terminal.note(messages.DRIFT.format(name=ref, message=instance["drift"]["message"]))
+        terminal.note(f"  {_advice(instance, ref)}")
+    if instance["error"]:
+        terminal.note(messages.FAILED_INSTANCE.format(name=ref, error=instance["error"]))
+
+
+def _advice(instance: Instance, ref: str) -> str:
+    code = instance["drift"]["code"] if instance["drift"] else ""
+    return messages.DRIFT_ADVICE.get(code, messages.DRIFT_ADVICE_OTHERWISE).format(name=ref)
+
+
+def show(name: InstanceName, as_json: Json = False) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        instance = client.show_instance(resolve(client, name))
+        usage = _usage(client, instance)
+    if as_json:
+        terminal.answer({**instance, "usage": usage})
+        return
+    terminal.fields(_fields(instance, usage))
+    _tell_troubles(terminal, instance, name)
+
+
+def _usage(client: Client, instance: Instance) -> Usage | None:
+    """What it uses; None where nobody can tell, which is no reason to show nothing at all."""
+    if instance["state"] not in {"running", "stopped"}:
+        return None
+    try:
+        return client.show_usage(instance["id"])
+    except (UnavailableError, EngineError, WrongStateError):
+        return None
+
+
+def _fields(instance: Instance, usage: Usage | None) -> list[tuple[str, Cell]]:
+    memory, disk = wording.size(instance["memory"]), wording.size(instance["disk"])
+    cpus, processes = str(instance["cpus"]), str(instance["processes"])
+    if usage is not None:
+        memory = wording.used_of(**usage["memory"], is_size=True)
+        disk = wording.used_of(**usage["disk"], is_size=True)
+        processes = wording.used_of(**usage["processes"], is_size=False)
+        cpus = messages.CPU_USED.format(
+            allowed=usage["cpu"]["allowed"], seconds=usage["cpu"]["seconds"]
+        )
+    return [
+        ("name", Styled(instance["name"], "bold")),
+        ("state", _state(instance)),
+        ("id", instance["id"]),
+        ("owner", instance["owner"]),
+        ("image", instance["image"]),
+        ("node", instance["node"]),
+        ("cpus", cpus),
+        ("memory", memory),
+        ("disk", disk),
+        ("processes", processes),
+        ("created", wording.moment_utc(instance["created_at"])),
+        ("ssh", printable_command(instance)),
+    ]
+
+
+def start(name: InstanceName, no_wait: NoWait = False, as_json: Json = False) -> None:
+    _act(name, Client.start_instance, messages.STARTING, messages.STARTED, no_wait, as_json)
+
+
+def stop(name: InstanceName, no_wait: NoWait = False, as_json: Json = False) -> None:
+    _act(name, Client.stop_instance, messages.STOPPING, messages.STOPPED, no_wait, as_json)
+
+
+def restart(name: InstanceName, no_wait: NoWait = False, as_json: Json = False) -> None:
+    _act(name, Client.restart_instance, messages.RESTARTING, messages.RESTARTED, no_wait, as_json)
+
+
+def _act(
+    name: str,
+    begin: Callable[[Client, str], Begun],
+    doing: str,
+    done: str,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        begun = begin(client, resolve(client, name))
+        complete(terminal, client, begun, doing.format(name=name), done.format(name=name), no_wait)
+
+
+def complete(
+    terminal: Terminal,
+    client: Client,
+    begun: Begun,
+    doing: str,
+    done: str,
+    no_wait: bool,
+    *,
+    may_cancel: bool = False,
+) -> None:
+    """See what was begun through to its end and say so, or only say how to watch it."""
+    if no_wait:
+        _leave(terminal, begun, begun["operation"], doing)
+        return
+    ended = finish(terminal, client, begun["operation"], doing, may_cancel=may_cancel)
+    if terminal.as_json:
+        terminal.answer({**begun, "operation": ended})
+    else:
+        terminal.say(done, "green")
+
+
+def _leave(terminal: Terminal, begun: Begun, operation: Operation, title: str) -> None:
+    if terminal.as_json:
+        terminal.answer(begun)
+    else:
+        terminal.say(messages.FOLLOW.format(title=title, id=operation["id"]))
+
+
+def rebuild(
+    name: InstanceName,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="IMAGE", help=messages.OTHER_IMAGE)
+    ] = None,
+    yes: Yes = False,
+    no_wait: NoWait = False,
+    as_json: Json = False,
+) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        ref = resolve(client, name)
+        if not yes:
+            wanted = image or client.show_instance(ref)["image"]
+            lost = wording.snapshots_too(len(client.list_snapshots(ref)))
+            question = messages.ASK_REBUILD.format(name=name, image=wanted, snapshots=lost)
+            terminal.confirm(question, yes=yes)
+        begun = client.rebuild_instance(ref, image=image)
+        doing, done = messages.REBUILDING.format(name=name), messages.REBUILT.format(name=name)
+        complete(terminal, client, begun, doing, done, no_wait)
+
+
+def configure(
+    name: InstanceName,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    disk: Disk = None,
+    no_wait: NoWait = False,
+    as_json: Json = False,
+) -> None:
+    terminal = Terminal(as_json=as_json)
+    if cpus is None and memory is None and disk is None:
+        raise exits.UsageError(messages.NOTHING_TO_SET.format(options="--cpus, --memory, --disk"))
+    with connect() as client:
+        begun = client.configure_instance(
+            resolve(client, name), cpus=cpus, memory=memory, disk=disk
+        )
+        doing, done = messages.CONFIGURING.format(name=name), messages.CONFIGURED.format(name=name)
+        complete(terminal, client, begun, doing, done, no_wait)
+
+
+def delete(
+    name: InstanceName, yes: Yes = False, no_wait: NoWait = False, as_json: Json = False
+) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        ref = resolve(client, name)
+        if not yes:
+            lost = wording.snapshots_too(len(client.list_snapshots(ref)))
+            terminal.confirm(messages.ASK_DELETE.format(name=name, snapshots=lost), yes=yes)
+        begun = client.delete_instance(ref)
+        doing, done = messages.DELETING.format(name=name), messages.DELETED.format(name=name)
+        # Deleting during creation cancels the creation: its end is what was asked for.
+        complete(terminal, client, begun, doing, done, no_wait, may_cancel=True)

@@ -1,0 +1,358 @@
+"""Every word that the command line says, in one place."""
+
+# ruff: noqa: S105 - texts that speak of passwords are not passwords
+
+# Questions, errors and hints
+
+ERROR = "Error:"
+USAGE_HINT = "`{command} --help` shows how it is used."
+UNFORESEEN = "hutch met something that nobody foresaw: {error}."
+UNFORESEEN_HINT = "Run it again with HUTCH_DEBUG=1 set, and show your administrator what it prints."
+INTERRUPTED = "Interrupted."
+YES_OR_NO = "[y/N]"
+ANSWERS_OF_YES = frozenset({"y", "yes"})
+NOTHING_CHANGED = "Nothing was changed."
+NOT_CONFIRMED = "This needs a yes, and there is no terminal to ask on: {question}"
+REPEAT_WITH_YES = "If you mean it, repeat the command with --yes. Nothing was changed."
+NOTHING_TO_SET = "Say what to change: {options}."
+
+# Signing in
+
+ASK_NAME = "Name: "
+ASK_PASSWORD = "Password for {name} at {url}: "
+ASK_OLD_PASSWORD = "Present password: "
+ASK_NEW_PASSWORD = "New password: "
+ASK_AGAIN = "New password again: "
+PASSWORDS_DIFFER = "The two passwords are not the same."
+NO_TERMINAL_FOR_PASSWORD = "There is no terminal to ask for the password."
+USE_PASSWORD_STDIN = "Give it on standard input: `{command} --password-stdin < FILE`."
+NO_PASSWORD = "The password on standard input is empty."
+NOT_ENCRYPTED = (
+    "Warning: {url} is not encrypted. Your password and everything else can be read on the way."
+)
+READABLE_BY_OTHERS = (
+    "Warning: {path} can be read by others, and with it your token. Run: chmod 600 {path}"
+)
+SIGNED_IN = "You are signed in at {url} as {name} ({role}) until {until}."
+SIGNED_OUT = "You are signed out of {url}."
+NOT_SIGNED_IN = "You were not signed in."
+TOKEN_FROM_ENVIRONMENT = "HUTCH_TOKEN is set: it is used instead of a sign-in. Unset it."
+TOKEN_STILL_VALID = "The sign-in is forgotten here, but the server did not hear of it."
+FOR_EVER = "you sign out"
+NO_TERMINAL_FOR_NAME = "There is no terminal to ask for your name."
+PASSWORD_CHANGED = "Your password is changed."
+RESOURCES = {"instances": "instances", "cpus": "CPUs", "memory": "memory", "disk": "disk"}
+
+# Instances
+
+NO_INSTANCE = "You have no instance yet. Make one: hutch create box"
+NO_INSTANCE_OF_ANYONE = "Nobody has an instance yet."
+NO_INSTANCE_OF_OWNER = "{owner} has no instance."
+DRIFT = "{name}: {message}"
+WITH_DRIFT = "{state} (drift)"
+FAILED_INSTANCE = "{name} could not be made: {error} Remove it: hutch delete {name}"
+DRIFT_ADVICE = {
+    "stopped": "Start it again: hutch start {name}",
+    "started": "Accept it: hutch start {name}, or stop it: hutch stop {name}",
+    "missing": "Make it anew from its image: hutch rebuild {name} (its disk is gone).",
+}
+DRIFT_ADVICE_OTHERWISE = (
+    "hutch leaves it as it is. Put it right: hutch restart {name}, or ask your administrator."
+)
+CREATING = "Creating {name}"
+STARTING = "Starting {name}"
+STOPPING = "Stopping {name}"
+RESTARTING = "Restarting {name}"
+REBUILDING = "Rebuilding {name}"
+CONFIGURING = "Changing {name}"
+DELETING = "Deleting {name}"
+CREATED = "{name} is ready."
+STARTED = "{name} is running."
+STOPPED = "{name} is stopped."
+RESTARTED = "{name} runs again."
+REBUILT = "{name} is new again."
+CONFIGURED = "{name} has its new limits."
+DELETED = "{name} is deleted."
+LOG_IN = "Log in:  hutch ssh {name}"
+OR_WITH_SSH = "    or:  {command}"
+NO_KEY = (
+    "You have no SSH key at hutch yet, so you cannot log in. Add one:"
+    " hutch key add ~/.ssh/id_ed25519.pub (ssh-keygen -t ed25519 makes one). It reaches running"
+    " instances within seconds."
+)
+ASK_DELETE = "Delete {name} and everything on its disk{snapshots}? This cannot be undone."
+ASK_REBUILD = (
+    "Replace the disk of {name} by a fresh one of {image}? Everything on it{snapshots} is lost."
+)
+AND_SNAPSHOTS = " and its {count} snapshots"
+AND_SNAPSHOT = " and its snapshot"
+USED_OF = "{used} of {allowed}"
+CPU_USED = "{allowed}, {seconds:.0f} s used since its start"
+NOT_RUNNING = "{name} is {state}, so nobody can log in."
+START_FIRST = "Start it: hutch start {name}"
+WAIT_FOR_IT = "Wait until it is running: hutch show {name}"
+FAILED_SO_DELETE = "Remove it: hutch delete {name}"
+NO_SSH = "There is no `ssh` program on the PATH."
+INSTALL_SSH = "Install the OpenSSH client (on Debian and Ubuntu: openssh-client)."
+ODD_SSH = "The server's answer on how to reach {name} is not valid: {what}."
+ASK_ADMINISTRATOR = "Show this to your administrator."
+ODD_FOLDER = 'ssh cannot use the folder {folder}: it has one of the characters " and $ in its name.'
+OTHER_FOLDER = "Set XDG_CONFIG_HOME to another folder."
+NO_COMMAND = "Give a command to run: hutch exec NAME -- COMMAND."
+TRUNCATED = "The output was longer than hutch passes on; the rest is missing. Use hutch ssh."
+
+# Operations
+
+FOLLOW = "{title}: operation {id}. Watch it: hutch operation wait {id}"
+GOES_ON = "The work goes on without you."
+WATCH = "Watch it: hutch operation wait {id}"
+PROGRESS = "{title}: {message} ({percent} %)"
+UNDOING = "undoing: {message}"
+RECONNECTING = "The server does not answer; trying again."
+OPERATION_FAILED = "{title} failed: {message}"
+OPERATION_FAILED_UNKNOWN = "the server gave no reason."
+OPERATION_CANCELLED = "{title} was cancelled, and what had begun is undone."
+OPERATION_STUCK = "{title} is stuck: {message}"
+STUCK_HINT = (
+    "An administrator has to look: hutch operation show {id}, then hutch operation retry {id}."
+)
+OPERATION_DONE = "Operation {id} is done."
+OPERATION_RETRIED = "Operation {id} runs again. Watch it: hutch operation wait {id}"
+NO_OPERATION = "There is no operation to show."
+
+# Snapshots
+
+SNAPSHOTTING = "Taking snapshot {snapshot} of {name}"
+SNAPSHOT_TAKEN = "Snapshot {snapshot} of {name} is taken."
+SNAPSHOT_RESTORING = "Restoring {name} to {snapshot}"
+SNAPSHOT_RESTORED = "{name} is back at {snapshot}. hutch snapshot list {name} shows the way back."
+SNAPSHOT_DELETING = "Deleting snapshot {snapshot} of {name}"
+SNAPSHOT_DELETED = "Snapshot {snapshot} of {name} is deleted."
+NO_SNAPSHOT = "{name} has no snapshot yet. Take one: hutch snapshot create {name} before-upgrade"
+ASK_RESTORE = (
+    "Put the disk of {name} back to {snapshot}, taken {at}? What was written since is replaced;"
+    " a snapshot of the present state is taken first."
+)
+ASK_DELETE_SNAPSHOT = "Delete the snapshot {snapshot} of {name}? This cannot be undone."
+
+# Keys and tokens
+
+NO_KEYS = "You have no SSH key yet. Add one: hutch key add ~/.ssh/id_ed25519.pub"
+NO_KEYS_OF_USER = "{user} has no SSH key."
+KEY_ADDED = "Key {title} is added: {fingerprint}. Running instances have it within seconds."
+KEY_REMOVED = "Key {title} is removed: {fingerprint}."
+NO_KEY_FILE = "There is no SSH public key in {folder}."
+MAKE_KEY = "Make one with `ssh-keygen -t ed25519`, or name a file: hutch key add FILE.pub"
+KEY_UNREADABLE = "{file} cannot be read: {reason}."
+KEY_FILE_HINT = "Name the file that ends in .pub, or - to read the key from standard input."
+KEY_FILE_EMPTY = "{file} has no SSH public key in it."
+KEY_FILE_SEVERAL = "{file} has more than one key in it."
+KEY_FILE_SEVERAL_HINT = "Add them one at a time: grep the line you want | hutch key add -"
+KEY_AMBIGUOUS = "There is more than one key with the title {title!r}."
+KEY_AMBIGUOUS_HINT = "Name it by its id or fingerprint: hutch key list"
+NO_TOKENS = "You have no API token. Make one: hutch token create NAME"
+TOKEN_CREATED = "Token {title} ({scope}, {until}). It is shown this once:"
+TOKEN_REVOKED = "The token is revoked."
+NEVER_EXPIRES = "never expires"
+EXPIRES = "expires {at}"
+
+# People, nodes, images, events
+
+USER_ADDED = "{name} ({role}) is added."
+USER_ADDED_WITH_PASSWORD = "{name} ({role}) is added. The password is shown this once:"
+USER_CHANGED = "{name} is changed."
+ASK_DISABLE = (
+    "Shut {name} out? Their sign-ins and API tokens end. Their {instances} instances keep running."
+)
+USER_DISABLED = "{name} can no longer sign in. Let them in again: hutch user enable {name}"
+USER_ENABLED = "{name} can sign in again, with the password they had."
+PASSWORD_RESET = "The new password of {name}, shown this once:"
+NODE_ADDED = "Node {name} is added."
+NODE_CORDONED = "Node {name} takes nothing new. What runs there goes on."
+NODE_UNCORDONED = "Node {name} takes new instances again."
+NO_NODE = "There is no node yet. An administrator adds one: hutch node add NAME --url URL ..."
+IMAGE_ADDED = "Image {name} can be used: hutch create box --image {name}"
+NO_IMAGE = "There is no image yet. An administrator adds one: hutch image add NAME"
+POOL_SET = "{count} of {name} are kept ready on each node."
+NO_EVENT = "There is no event to show."
+UNREACHABLE = "unreachable"
+DISABLED = "disabled"
+ACTIVE = "active"
+PROMISED_OF = "{given} of {has}"
+DAYS_OR_NEVER = "Give --days or --never-expires, not both."
+STANDARD_INPUT = "Standard input"
+
+# The server
+
+CONFIG_VALID = "The settings are valid."
+
+# Column titles
+
+OF_INSTANCES = ("NAME", "STATE", "CPUS", "MEMORY", "DISK", "IMAGE", "NODE", "SSH")
+OF_OPERATIONS = ("ID", "KIND", "STATE", "DONE", "BY", "BEGAN (UTC)", "MESSAGE")
+OF_SNAPSHOTS = ("NAME", "STATE", "KIND", "TAKEN (UTC)")
+OF_KEYS = ("ID", "TITLE", "TYPE", "FINGERPRINT", "ADDED (UTC)")
+OF_TOKENS = ("ID", "TITLE", "SCOPE", "MADE (UTC)", "EXPIRES (UTC)", "LAST USED (UTC)")
+OF_USERS = ("NAME", "ROLE", "STATE", "INSTANCES", "CPUS", "MEMORY", "DISK")
+OF_NODES = ("NAME", "STATE", "ENGINE", "ADDRESS", "CPUS", "MEMORY", "DISK", "DISK USED", "VERSION")
+OF_IMAGES = ("NAME", "POOL", "DESCRIPTION")
+OF_EVENTS = ("ID", "AT (UTC)", "WHO", "WHAT", "TARGET", "RESULT", "FROM")
+OF_QUOTA = ("WHAT", "HELD", "ALLOWED")
+
+# Help
+
+HUTCH = "A machine of your own on the lab's servers."
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not permitted, 5 conflict,"
+    " 6 invalid input, 7 unavailable, 130 interrupted. Every command that prints takes --json."
+)
+PANEL_INSTANCES = "Your instances"
+PANEL_ACCOUNT = "Your account"
+PANEL_LAB = "The lab, for administrators"
+PANEL_SERVER = "hutch itself"
+
+HELP = {
+    "create": "Make an instance: a machine of your own.",
+    "list": "List your instances.",
+    "show": "Show an instance: its state, what it uses, and how to log in.",
+    "start": "Start an instance.",
+    "stop": "Stop an instance. Its disk stays.",
+    "restart": "Restart an instance.",
+    "rebuild": "Replace an instance's disk by a fresh one; name, port and keys stay.",
+    "set": "Change an instance's limits, while it runs where the engine can.",
+    "delete": "Delete an instance and everything on it.",
+    "ssh": (
+        "Log in to an instance with ssh, or run a command there. One argument after `--` is a"
+        " command line for the shell inside; several arrive inside exactly as they are typed."
+    ),
+    "exec": (
+        "Run a program in an instance without ssh, and end with its exit code. Standard input is"
+        " passed on when it is not a terminal."
+    ),
+    "snapshot": "Take, restore and delete snapshots of an instance's disk.",
+    "snapshot create": "Take a snapshot of an instance's disk, running or stopped.",
+    "snapshot list": "List an instance's snapshots, oldest first.",
+    "snapshot restore": (
+        "Put an instance's disk back to a snapshot. A snapshot of the present state is taken"
+        " first: the way back."
+    ),
+    "snapshot delete": "Delete a snapshot.",
+    "operation": "Watch work in progress.",
+    "operation list": "List operations, newest first.",
+    "operation show": "Show an operation: what it does, how far it is, why it failed.",
+    "operation wait": "Wait until an operation has ended; 1 is the exit code when it failed.",
+    "operation retry": "Let a stuck operation try again. For administrators.",
+    "login": "Sign in to a hutch server.",
+    "logout": "Sign out, and end the sign-in at the server.",
+    "whoami": "Show who you are, and what you hold of what you may hold.",
+    "password": "Change your password.",
+    "key": "Keep the SSH keys that open your instances.",
+    "key add": "Add a public SSH key. Running instances have it within seconds.",
+    "key list": "List SSH keys.",
+    "key remove": "Remove an SSH key.",
+    "token": "Keep API tokens, which programs sign in with.",
+    "token create": "Make a token. It is shown this once.",
+    "token list": "List your tokens.",
+    "token revoke": "Revoke a token at once.",
+    "user": "Keep the people of the lab.",
+    "user add": "Add a person. A password is made and shown this once, unless you give one.",
+    "user list": "List people, with what each holds of what they may hold.",
+    "user show": "Show a person.",
+    "user set": "Change a person's role, or what they may hold at most.",
+    "user disable": "Shut a person out. Their instances stay.",
+    "user enable": "Let a person in again.",
+    "user reset-password": "Make a new password. It is shown this once; sign-ins and tokens end.",
+    "node": "Keep the servers that run instances.",
+    "node list": "List nodes, with what is promised of what they have.",
+    "node add": "Add a node whose engine answers.",
+    "node cordon": "Give a node nothing new. What runs there goes on.",
+    "node uncordon": "Let a node take new instances again.",
+    "image": "Keep what instances are created from.",
+    "image list": "List images.",
+    "image add": "Offer an image that the nodes' engines have under this alias.",
+    "image pool": "Set how many instances of an image each node keeps ready, so creating is fast.",
+    "events": "Show who did what to what, when, from where, with what result.",
+    "server": "Run the server until it is told to stop.",
+    "up": "Start hutch on this machine.",
+    "down": "Stop what `hutch up` started.",
+    "config": "Look at the server's settings.",
+    "config show": "Print every setting with its meaning, as a settings file.",
+    "config check": "Say whether the settings are valid.",
+    "version": "Show the version.",
+    "reference": "Print this reference.",
+}
+
+NEW_NAME = "Its name: a-z, 0-9 and '-', beginning with a letter. It is the host name inside."
+FROM_IMAGE = "What it is made from; `hutch image list` shows what there is. base, if left out."
+OTHER_IMAGE = "Another image than the present one."
+ON_NODE = "The node it is to be on. The one with most room, if left out."
+EVERYONES = "Everyone's, for administrators."
+ONE_PERSONS = "This person's, for administrators."
+SNAPSHOT_NAME = "The snapshot's name: a-z, 0-9 and '-', beginning with a letter."
+OPERATION_ID = "The operation's id."
+ONLY_LIVE = "Only those that have not ended."
+AT_MOST = "At most so many."
+AS_ROOT = "As root instead of as yourself."
+TIMEOUT = "Stop waiting for it after so long, at most 600."
+YOUR_NAME = "Your name. Asked for if left out."
+URL = "The server: https://HOST or http://HOST:PORT. The one you used last, if left out."
+TWO_PASSWORDS_STDIN = "Read the present and the new password from standard input, a line each."
+KEY_FILE = "The public key's file, or - for standard input. ~/.ssh/id_*.pub, if left out."
+KEY_TITLE = "What to call it. The key's own comment, if left out."
+OF_USER = "Whose, for administrators."
+WHICH_KEY = "The key's id, fingerprint or title."
+TOKEN_TITLE = "What it is for."
+TOKEN_ID = "The token's id."
+READ_ONLY = "It may only look."
+DAYS = "How long it is valid. {days}, if left out."
+WITHOUT_END = "It is valid until it is revoked."
+USER_NAME = "The person's name."
+ROLE = "What they may do."
+MOST_INSTANCES = "The most instances they may have."
+MOST_CPUS = "The most processors they may have in all."
+MOST_MEMORY = "The most memory they may have in all, such as 64GiB."
+MOST_DISK = "The most disk they may have in all, such as 500GiB."
+NODE_NAME = "The node's name."
+NODE_URL = "Where its engine listens: unix:///path/to/socket or https://host:8443."
+NODE_ADDRESS = "The address at which people reach it."
+NODE_SUBNET = "The IPv4 network of the instances' bridge, such as 10.180.0.0/20."
+NODE_ENGINE = "What runs its instances."
+NODE_PROJECT = "The engine's project. hutch, if left out."
+NODE_POOL = "The engine's storage pool. hutch, if left out."
+NODE_NETWORK = "The engine's bridge. hutchbr0, if left out."
+IMAGE_NAME = "The image's name."
+DESCRIPTION = "What people are told about it."
+KEPT_READY = "How many each node keeps ready; 0 keeps none."
+EVENTS_BY = "Only what this person did."
+EVENTS_ACTION = "Only actions that begin so, such as instance. or user.login"
+EVENTS_TARGET = "Only what was done to the thing with this id."
+EVENTS_BEFORE = "Only events before this one, to page back."
+CONFIG_FILE = "The settings file. hutch.toml in the data folder, if left out."
+DATA = "The data folder. HUTCH_DATA or /var/lib/hutch, if left out."
+LISTEN_HOST = "The address to listen on."
+LISTEN_PORT = "The TCP port to listen on."
+
+# The reference
+
+REFERENCE = (
+    "`hutch` speaks to a hutch server over HTTP. Options may stand before or after the name;"
+    " what follows `--` belongs to the command that runs inside. With `--json`, standard output"
+    " has the API's own objects (a list is an array), standard error has an error as"
+    ' `{"error": {"code", "message", "hint", "detail", "request_id"}}`, and nothing is asked.'
+    " Results go to standard output, everything else to standard error; what is not written to a"
+    " terminal has no colour and is never cut off."
+)
+REFERENCE_EXEC = (
+    "`hutch exec` and `hutch ssh` end with the exit code of what they ran inside, once it ran."
+)
+ENVIRONMENT = {
+    "HUTCH_URL": "The server, instead of the one signed in to.",
+    "HUTCH_TOKEN": "The token, instead of the one signed in with.",
+    "XDG_CONFIG_HOME": (
+        "Where the sign-in is kept: `hutch/config.json` below it, readable by you alone."
+        " `~/.config`, if not set."
+    ),
+    "NO_COLOR": "No colours, if set to anything.",
+    "SSL_CERT_FILE": "The certificate authorities that are trusted for https.",
+    "HUTCH_DEBUG": "Where an unforeseen error came from is printed, if set to anything.",
+}

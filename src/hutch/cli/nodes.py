@@ -1,0 +1,127 @@
+"""`hutch node`: the servers that run instances."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from hutch.cli import messages, wording
+from hutch.cli.connection import connect
+from hutch.cli.options import Json
+from hutch.cli.terminal import Cell, Terminal, state
+from hutch.client.answers import Node
+
+NodeName = Annotated[
+    str, typer.Argument(metavar="NODE", help=messages.NODE_NAME, show_default=False)
+]
+
+
+class EngineName(StrEnum):
+    INCUS = "incus"
+    SIMULATED = "simulated"
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer()
+    for name, command in (
+        ("list", list_all),
+        ("add", add),
+        ("cordon", cordon),
+        ("uncordon", uncordon),
+    ):
+        group.command(name, help=messages.HELP[f"node {name}"])(command)
+    app.add_typer(
+        group, name="node", help=messages.HELP["node"], rich_help_panel=messages.PANEL_LAB
+    )
+
+
+def list_all(as_json: Json = False) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        found = client.list_nodes()
+    if as_json:
+        terminal.answer(found)
+    elif not found:
+        terminal.note(messages.NO_NODE)
+    else:
+        terminal.table(messages.OF_NODES, [_row(node) for node in found])
+
+
+def _row(node: Node) -> list[Cell]:
+    promised = node["promised"]
+    return [
+        node["name"],
+        state(messages.UNREACHABLE if node["unreachable_since"] else node["state"]),
+        node["engine"],
+        node["address"],
+        messages.PROMISED_OF.format(given=promised["cpus"], has=node["cpus"]),
+        messages.PROMISED_OF.format(
+            given=wording.size(promised["memory"]), has=wording.size(node["memory"])
+        ),
+        messages.PROMISED_OF.format(
+            given=wording.size(promised["disk"]), has=wording.size(node["disk"])
+        ),
+        wording.size(node["disk_used"]),
+        node["version"],
+    ]
+
+
+def add(
+    name: NodeName,
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help=messages.NODE_URL, show_default=False)
+    ],
+    address: Annotated[
+        str,
+        typer.Option("--address", metavar="HOST", help=messages.NODE_ADDRESS, show_default=False),
+    ],
+    subnet: Annotated[
+        str,
+        typer.Option("--subnet", metavar="CIDR", help=messages.NODE_SUBNET, show_default=False),
+    ],
+    engine: Annotated[
+        EngineName, typer.Option("--engine", metavar="incus|simulated", help=messages.NODE_ENGINE)
+    ] = (EngineName.INCUS),
+    project: Annotated[
+        str | None, typer.Option("--project", metavar="NAME", help=messages.NODE_PROJECT)
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", metavar="NAME", help=messages.NODE_POOL)
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", metavar="NAME", help=messages.NODE_NETWORK)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        node = client.add_node(
+            name,
+            engine=engine.value,
+            url=url,
+            address=address,
+            subnet=subnet,
+            project=project,
+            pool=pool,
+            network=network,
+        )
+    _tell(terminal, node, messages.NODE_ADDED)
+
+
+def cordon(name: NodeName, as_json: Json = False) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        _tell(terminal, client.cordon_node(name), messages.NODE_CORDONED)
+
+
+def uncordon(name: NodeName, as_json: Json = False) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        _tell(terminal, client.uncordon_node(name), messages.NODE_UNCORDONED)
+
+
+def _tell(terminal: Terminal, node: Node, text: str) -> None:
+    if terminal.as_json:
+        terminal.answer(node)
+    else:
+        terminal.say(text.format(name=node["name"]))

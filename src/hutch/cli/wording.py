@@ -1,0 +1,47 @@
+"""Values as people read them."""
+
+from hutch.cli import messages
+from hutch.cli.terminal import Cell
+from hutch.client import answers
+from hutch.domain.sizes import format_size
+
+
+def size(count: int) -> str:
+    """Bytes with a unit."""
+    return format_size(count)
+
+
+def moment(at: str | None) -> str:
+    """A time of the API (RFC 3339, UTC), to the minute."""
+    return "-" if at is None else at[:16].replace("T", " ")
+
+
+def moment_utc(at: str) -> str:
+    return f"{moment(at)} UTC"
+
+
+def used_of(used: int, allowed: int, *, is_size: bool) -> str:
+    show = size if is_size else str
+    return messages.USED_OF.format(used=show(used), allowed=show(allowed))
+
+
+def ssh_place(ssh: answers.Ssh) -> str:
+    host = f"[{ssh['host']}]" if ":" in ssh["host"] else ssh["host"]
+    return f"{host}:{ssh['port']}"
+
+
+def snapshots_too(count: int) -> str:
+    """What a question says about an instance's snapshots, which go with its disk."""
+    if count == 0:
+        return ""
+    return messages.AND_SNAPSHOT if count == 1 else messages.AND_SNAPSHOTS.format(count=count)
+
+
+def quota_rows(held: answers.Holding, quota: answers.Holding) -> list[list[Cell]]:
+    """What a person holds and may hold, as rows of a table."""
+    return [
+        [messages.RESOURCES["instances"], str(held["instances"]), str(quota["instances"])],
+        [messages.RESOURCES["cpus"], str(held["cpus"]), str(quota["cpus"])],
+        [messages.RESOURCES["memory"], size(held["memory"]), size(quota["memory"])],
+        [messages.RESOURCES["disk"], size(held["disk"]), size(quota["disk"])],
+    ]

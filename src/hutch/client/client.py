@@ -1,0 +1,342 @@
+"""Every endpoint of the REST API as a method."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from hutch.client import answers
+from hutch.client.transport import Transport
+from hutch.errors import NotAuthenticatedError, NotFoundError
+
+PREFIX = "/api/v1"
+LONGEST_WAIT = 60
+"""Seconds for which the server keeps a request that waits for an operation."""
+
+Size = int | str
+"""Bytes, or a text such as `4GiB`."""
+
+
+class Client:
+    """A person at one hutch server. Use it as a context manager, or `close` it.
+
+    Every method raises the HutchError that the server answered, by its code, with the server's
+    message and hint, and UnavailableError when no server answers. `ref` is an instance's id, or
+    the name of an instance of one's own.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
+        self._transport = Transport(url, token, timeout=timeout)
+        self._timeout = timeout
+        self._signed_in = token is not None
+
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # Oneself
+
+    def login(self, name: str, password: str) -> answers.SignedIn:
+        return self._open("POST", "/login", {"name": name, "password": password})
+
+    def logout(self) -> None:
+        self._do("POST", "/logout")
+
+    def me(self) -> answers.Me:
+        return self._get("/me")
+
+    def change_password(self, old: str, new: str) -> None:
+        self._do("PUT", "/me/password", {"old": old, "new": new})
+
+    def list_keys(self, user: str | None = None) -> list[answers.Key]:
+        return self._get("/keys", user=user)
+
+    def add_key(
+        self, public: str, *, title: str | None = None, user: str | None = None
+    ) -> answers.Key:
+        return self._do("POST", "/keys", {"public": public, "title": title, "user": user})
+
+    def remove_key(self, key_id: str) -> None:
+        self._do("DELETE", f"/keys/{_part('key', key_id)}")
+
+    def list_tokens(self) -> list[answers.Token]:
+        return self._get("/tokens")
+
+    def create_token(self, title: str, *, scope: str, days: int | None) -> answers.NewToken:
+        # `days` None means that it never expires, so it is sent, unlike other absent values.
+        body = {"title": title, "scope": scope, "days": days}
+        return self._request("POST", "/tokens", body=body)
+
+    def revoke_token(self, token_id: str) -> None:
+        self._do("DELETE", f"/tokens/{_part('token', token_id)}")
+
+    # Instances
+
+    def list_instances(
+        self, *, everyone: bool = False, owner: str | None = None
+    ) -> list[answers.Instance]:
+        """One's own instances; an administrator may ask for everyone's, or one person's."""
+        return self._get("/instances", all="true" if everyone else None, owner=owner)
+
+    def create_instance(
+        self,
+        name: str,
+        *,
+        image: str | None = None,
+        cpus: int | None = None,
+        memory: Size | None = None,
+        disk: Size | None = None,
+        node: str | None = None,
+    ) -> answers.InstanceBegun:
+        return self._do(
+            "POST",
+            "/instances",
+            {"name": name, "image": image, "cpus": cpus, "memory": memory, "disk": disk,
+             "node": node},
+        )  # fmt: skip
+
+    def show_instance(self, ref: str) -> answers.Instance:
+        return self._get(_instance(ref))
+
+    def show_usage(self, ref: str) -> answers.Usage:
+        return self._get(f"{_instance(ref)}/usage")
+
+    def configure_instance(
+        self,
+        ref: str,
+        *,
+        cpus: int | None = None,
+        memory: Size | None = None,
+        disk: Size | None = None,
+    ) -> answers.Begun:
+        return self._do("PATCH", _instance(ref), {"cpus": cpus, "memory": memory, "disk": disk})
+
+    def delete_instance(self, ref: str) -> answers.Begun:
+        return self._do("DELETE", _instance(ref))
+
+    def start_instance(self, ref: str) -> answers.Begun:
+        return self._do("POST", f"{_instance(ref)}/start")
+
+    def stop_instance(self, ref: str) -> answers.Begun:
+        return self._do("POST", f"{_instance(ref)}/stop")
+
+    def restart_instance(self, ref: str) -> answers.Begun:
+        return self._do("POST", f"{_instance(ref)}/restart")
+
+    def rebuild_instance(self, ref: str, *, image: str | None = None) -> answers.Begun:
+        return self._do("POST", f"{_instance(ref)}/rebuild", {"image": image})
+
+    def execute(
+        self,
+        ref: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float = 60.0,
+        root: bool = False,
+    ) -> answers.Ran:
+        """Run a program inside a running instance; `timeout` in seconds."""
+        return self._request(
+            "POST",
+            f"{_instance(ref)}/exec",
+            body={
+                "argv": list(argv),
+                "stdin": base64.b64encode(stdin).decode("ascii"),
+                "timeout": timeout,
+                "root": root,
+            },
+            timeout=timeout + self._timeout,
+        )
+
+    def list_snapshots(self, ref: str) -> list[answers.Snapshot]:
+        return self._get(f"{_instance(ref)}/snapshots")
+
+    def create_snapshot(self, ref: str, name: str) -> answers.SnapshotBegun:
+        return self._do("POST", f"{_instance(ref)}/snapshots", {"name": name})
+
+    def delete_snapshot(self, ref: str, name: str) -> answers.Begun:
+        return self._do("DELETE", f"{_instance(ref)}/snapshots/{_part('snapshot', name)}")
+
+    def restore_snapshot(self, ref: str, name: str) -> answers.Begun:
+        return self._do("POST", f"{_instance(ref)}/snapshots/{_part('snapshot', name)}/restore")
+
+    # Operations
+
+    def list_operations(
+        self, *, everyone: bool = False, live: bool = False, limit: int | None = None
+    ) -> list[answers.Operation]:
+        return self._get(
+            "/operations",
+            all="true" if everyone else None,
+            live="true" if live else None,
+            limit=limit,
+        )
+
+    def show_operation(
+        self, operation_id: str, *, wait: int = 0, seen: str | None = None
+    ) -> answers.Operation:
+        """An operation; with `wait`, once it has ended or is no longer at the version `seen`.
+
+        The answer comes after `wait` seconds (at most LONGEST_WAIT) in any case.
+        """
+        wait = min(wait, LONGEST_WAIT)
+        return self._request(
+            "GET",
+            f"/operations/{_part('operation', operation_id)}",
+            query={"wait": wait or None, "seen": seen},
+            timeout=wait + self._timeout,
+        )
+
+    def retry_operation(self, operation_id: str) -> answers.Operation:
+        return self._do("POST", f"/operations/{_part('operation', operation_id)}/retry")
+
+    # The lab
+
+    def list_users(self) -> list[answers.User]:
+        return self._get("/users")
+
+    def add_user(
+        self, name: str, *, role: str | None = None, password: str | None = None
+    ) -> answers.NewUser:
+        return self._do("POST", "/users", {"name": name, "role": role, "password": password})
+
+    def show_user(self, name: str) -> answers.User:
+        return self._get(_user(name))
+
+    def configure_user(
+        self,
+        name: str,
+        *,
+        role: str | None = None,
+        instances: int | None = None,
+        cpus: int | None = None,
+        memory: Size | None = None,
+        disk: Size | None = None,
+    ) -> answers.User:
+        return self._do(
+            "PATCH",
+            _user(name),
+            {"role": role, "instances": instances, "cpus": cpus, "memory": memory, "disk": disk},
+        )
+
+    def disable_user(self, name: str) -> answers.User:
+        return self._do("POST", f"{_user(name)}/disable")
+
+    def enable_user(self, name: str) -> answers.User:
+        return self._do("POST", f"{_user(name)}/enable")
+
+    def reset_password(self, name: str) -> answers.NewPassword:
+        return self._do("POST", f"{_user(name)}/reset-password")
+
+    def list_nodes(self) -> list[answers.Node]:
+        return self._get("/nodes")
+
+    def add_node(
+        self,
+        name: str,
+        *,
+        engine: str,
+        url: str,
+        address: str,
+        subnet: str,
+        project: str | None = None,
+        pool: str | None = None,
+        network: str | None = None,
+    ) -> answers.Node:
+        return self._do(
+            "POST",
+            "/nodes",
+            {"name": name, "engine": engine, "url": url, "address": address, "subnet": subnet,
+             "project": project, "pool": pool, "network": network},
+        )  # fmt: skip
+
+    def cordon_node(self, name: str) -> answers.Node:
+        return self._do("POST", f"/nodes/{_part('node', name)}/cordon")
+
+    def uncordon_node(self, name: str) -> answers.Node:
+        return self._do("POST", f"/nodes/{_part('node', name)}/uncordon")
+
+    def list_images(self) -> list[answers.Image]:
+        return self._get("/images")
+
+    def add_image(
+        self, name: str, *, description: str | None = None, pool_size: int | None = None
+    ) -> answers.Image:
+        return self._do(
+            "POST", "/images", {"name": name, "description": description, "pool_size": pool_size}
+        )
+
+    def set_pool(self, image: str, pool_size: int) -> answers.Image:
+        return self._do("PATCH", f"/images/{_part('image', image)}", {"pool_size": pool_size})
+
+    def list_events(
+        self,
+        *,
+        limit: int | None = None,
+        before: int | None = None,
+        by: str | None = None,
+        action: str | None = None,
+        target: str | None = None,
+    ) -> list[answers.Event]:
+        """Newest first; `before` is an event's id, to page back."""
+        return self._get("/events", limit=limit, before=before, by=by, action=action, target=target)
+
+    # How a request is made
+
+    def _get(self, path: str, **query: str | int | None) -> Any:
+        return self._request("GET", path, query=query)
+
+    def _do(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """A request whose body leaves out what is None: the server's default holds."""
+        if body is not None:
+            body = {key: value for key, value in body.items() if value is not None}
+        return self._request(method, path, body=body)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str | int | None] | None = None,
+        body: dict[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        if not self._signed_in:
+            raise NotAuthenticatedError(
+                f"You are not signed in at {self.url}.", hint="Sign in with `hutch login`."
+            )
+        return self._transport.request(
+            method, PREFIX + path, query=query, body=body, timeout=timeout
+        )
+
+    def _open(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """A request that needs no sign-in."""
+        return self._transport.request(method, PREFIX + path, body=body)
+
+
+def _instance(ref: str) -> str:
+    return f"/instances/{_part('instance', ref)}"
+
+
+def _user(name: str) -> str:
+    return f"/users/{_part('user', name)}"
+
+
+def _part(noun: str, text: str) -> str:
+    """A text as one part of a path, whatever characters it has.
+
+    Raises NotFoundError for texts that a path cannot carry, and which name nothing: an empty one
+    would ask for the whole list, and dots would ask for another place.
+    """
+    if text in {"", ".", ".."}:
+        raise NotFoundError(noun, text)
+    return quote(text, safe="", errors="replace")
