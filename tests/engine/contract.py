@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import itertools
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -42,7 +43,8 @@ class Site:
     """The bridge's network. Addresses from its 100th on are the tests' to use."""
     listen_address: str
     """An address of the node at which host ports can be forwarded."""
-    first_port: int = 23500
+    first_port: int = field(default_factory=lambda: random.randrange(20_000, 30_000, 500))
+    """Two runs at once on one machine forward at the same address: hence by chance."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
     def address(self) -> str:
@@ -319,10 +321,15 @@ class TestLimits:
             await engine.set_limits(stopped, limits)
             assert (await seen(engine, stopped)).limits == limits
 
-    async def test_a_disk_smaller_than_what_is_used_is_refused(self, engine: Engine, running: str):
+    async def test_a_disk_smaller_than_what_is_used_is_refused(self, site: Site, make: Maker):
+        name, forward = await make(), site.forward()
+        too_small = replace(LARGER, disk=16 * MiB)
         with pytest.raises(EngineError):
-            await engine.set_limits(running, replace(LARGER, disk=16 * MiB))
-        assert (await seen(engine, running)).limits == SMALL
+            await site.engine.set_limits(name, too_small)
+        with pytest.raises(EngineError):
+            await site.engine.prepare(name, limits=too_small, forward=forward)
+        found = await seen(site.engine, name)
+        assert (found.limits, found.forwards) == (SMALL, ())
 
     async def test_of_an_absent_one_is_not_found(self, engine: Engine):
         with pytest.raises(EngineNotFoundError):
