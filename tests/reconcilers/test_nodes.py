@@ -3,6 +3,8 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from hutch.engine.base import NodeStatus
 from hutch.errors import EngineError
 from hutch.reconcilers import reach
@@ -84,7 +86,7 @@ async def test_an_engine_that_refuses_to_tell_its_state_counts_as_away(world: Wo
 
 
 async def test_an_engine_that_never_answers_counts_as_away(
-    world: World, context: Context, monkeypatch
+    world: World, context: Context, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(reach, "ANSWER_SECONDS", 0.05)
     world.engine.faults.hang("status")
