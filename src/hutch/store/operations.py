@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import case, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hutch.domain.ids import new_id
@@ -120,16 +120,15 @@ async def claim(
 
 async def next_due(session: Session, busy: frozenset[str]) -> datetime | None:
     """When the next operation that nobody works on becomes due, as far as is known."""
-    query = (
-        select(operations.c.run_at, operations.c.lease_until)
-        .where(operations.c.state.in_(_RUNNABLE), operations.c.id.not_in(busy))
-        .order_by(operations.c.run_at)
-        .limit(50)
+    # Counted over all of them: what other servers hold must not hide what nobody has begun.
+    due = case(
+        (operations.c.lease_until > operations.c.run_at, operations.c.lease_until),
+        else_=operations.c.run_at,
     )
-    moments: list[datetime] = [
-        max(run_at, lease_until or run_at) for run_at, lease_until in await session.execute(query)
-    ]
-    return min(moments, default=None)
+    query = select(func.min(due)).where(
+        operations.c.state.in_(_RUNNABLE), operations.c.id.not_in(busy)
+    )
+    return (await session.execute(query)).scalar_one()
 
 
 async def save(session: Session, operation: Operation, **values: Any) -> bool:
