@@ -73,10 +73,11 @@ class Service:
 
 def services_of(site: Site, settings: Settings) -> list[Service]:
     """What runs for this hutch, in the order of starting."""
-    found: list[Service] = []
-    if site.daemon is Daemon.SUPERVISED:
-        found += [_lxcfs(), _incusd(site)]
-    return [*found, _server(site, settings)]
+    return [*_engine_services(site), _server(site, settings)]
+
+
+def _engine_services(site: Site) -> list[Service]:
+    return [_lxcfs(), _incusd(site)] if site.daemon is Daemon.SUPERVISED else []
 
 
 def _lxcfs() -> Service:
@@ -140,12 +141,17 @@ def _server(site: Site, settings: Settings) -> Service:
     )
 
 
+def server_url(settings: Settings) -> str:
+    """Where programs on this machine reach the server."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    host = everywhere.get(settings.listen_host, settings.listen_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.listen_port}"
+
+
 def server_answers(settings: Settings) -> bool:
     """Whether a server answers at the settings' address and is ready for requests."""
-    host = settings.listen_host
-    shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host  # noqa: S104
     try:
-        answer = httpx.get(f"http://{shown}:{settings.listen_port}/readyz", timeout=2)
+        answer = httpx.get(f"{server_url(settings)}/readyz", timeout=2)
     except httpx.HTTPError:
         return False
     return answer.is_success
@@ -286,11 +292,16 @@ def cap_logs(folder: Path, most: int = _LOG_BYTES) -> None:
 
 
 async def supervise(site: Site, settings: Settings) -> None:
-    """Keeps everything running until SIGTERM or SIGINT comes, then stops it all."""
+    """Keeps everything running until SIGTERM or SIGINT comes, then stops it all.
+
+    At SIGHUP it goes and leaves everything running, for a newer version to take over.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    leaving = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _leave, leaving, stop)
     services = services_of(site, settings)
     tasks = [asyncio.create_task(_watch_logs(site.log_folder))]
     starting = asyncio.create_task(_start_all(site, services, tasks))
@@ -300,7 +311,13 @@ async def supervise(site: Site, settings: Settings) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.to_thread(stop_all, site, settings, _log)
+    if not leaving.is_set():
+        await asyncio.to_thread(stop_all, site, settings, _log)
+
+
+def _leave(leaving: asyncio.Event, stop: asyncio.Event) -> None:
+    leaving.set()
+    stop.set()
 
 
 async def _start_all(site: Site, services: list[Service], tasks: list[asyncio.Task[None]]) -> None:
@@ -324,6 +341,22 @@ def stop_all(site: Site, settings: Settings, report: Report) -> None:
 
 def _log(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}", flush=True)
+
+
+def start_engine(site: Site) -> None:
+    """Starts lxcfs and the Incus daemon now, before there is a server to run; the supervisor
+    finds them later. Raises CommandError when one does not come up."""
+    _prepare_folders(site)
+    for service in _engine_services(site):
+        if find(site, service) is None and not service.is_ready():
+            start(site, service)
+        until = time.monotonic() + _READY_SECONDS
+        while not service.is_ready():
+            identity = find(site, service)
+            if identity is None or time.monotonic() > until:
+                where = site.log_folder / f"{service.name}.log"
+                raise CommandError(service.argv, f"does not come up; see {where}")
+            time.sleep(0.05)
 
 
 # ---- the supervisor itself ------------------------------------------------------------------
@@ -391,7 +424,23 @@ def up(data: Path | None = None, report: Report = print) -> None:
             message = f"hutch does not answer after {_READY_SECONDS:.0f} seconds."
             raise ConfigurationError(message, hint=f"What it said is in {where}.")
         time.sleep(0.1)
-    report(f"hutch runs at http://{settings.listen_host}:{settings.listen_port}")
+    report(f"hutch runs at {server_url(settings)}")
+
+
+def renew(site: Site) -> None:
+    """Ends the supervisor and the server, so that `up` starts them of the code installed now.
+    Incus and the instances go on running."""
+    supervisor = _supervisor(site)
+    if supervisor is not None:
+        os.kill(supervisor.pid, signal.SIGHUP)
+        processes.wait_ended(supervisor, 10)
+        processes.kill(supervisor)
+    processes.end(server_process(site), 30)
+
+
+def server_process(site: Site) -> Identity | None:
+    """The server that runs for this site, if any."""
+    return find(site, _server(site, load_settings(data=site.data)))
 
 
 def down(data: Path | None = None, report: Report = print) -> None:

@@ -6,10 +6,12 @@ A failed command raises `CommandError`, whose text is fit to be shown to a perso
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _SHOWN_LINES = 15
 
@@ -31,6 +33,13 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
+def _account(user: str) -> dict[str, Any]:
+    if not user:
+        return {}
+    account = pwd.getpwnam(user)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -38,8 +47,9 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float | None = 120,
     cwd: Path | None = None,
+    user: str = "",
 ) -> str:
-    """Runs a program and returns its standard output.
+    """Runs a program, as `user` where root names one, and returns its standard output.
 
     Raises:
         CommandError: not installed, over `timeout` seconds, or an exit status other than 0.
@@ -54,6 +64,7 @@ def run(
             text=True,
             capture_output=True,
             check=False,
+            **_account(user),
         )
     except FileNotFoundError as error:
         raise CommandError(argv, "could not be started: the program is not installed") from error

@@ -235,13 +235,13 @@ def ensure_imported(api: IncusApi, tar: Path, alias: str, description: str = "")
     Raises:
         IncusApiError: Incus refused it.
     """
-    fingerprint = _sha256(tar)
+    target = fingerprint(tar)
     known = api.find(f"/images/aliases/{alias}")
-    if known is not None and known["target"] == fingerprint:
+    if known is not None and known["target"] == target:
         return False
-    if api.find(f"/images/{fingerprint}") is None:
+    if api.find(f"/images/{target}") is None:
         _upload(api, tar)
-    body: Json = {"name": alias, "target": fingerprint, "description": description}
+    body: Json = {"name": alias, "target": target, "description": description}
     if known is None:
         api.call("POST", "/images/aliases", body)
     else:
@@ -276,7 +276,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _sha256(path: Path) -> str:
+def fingerprint(path: Path) -> str:
     """The tar's hash, which is also the fingerprint Incus gives the image. Kept beside the tar,
     since hashing some 300 MB is most of what a second run would do."""
     note = path.with_suffix(".sha256")
@@ -286,3 +286,12 @@ def _sha256(path: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     note.write_text(digest)
     return digest
+
+
+def warm_up(api: IncusApi, alias: str) -> None:
+    """Makes Incus unpack the image into the pool now, instead of at the first creation: that is
+    some seconds, once. An instance is made from it, never started, and removed."""
+    name = f"warm-up-{os.getpid()}"
+    source = {"type": "image", "alias": alias}
+    api.call("POST", "/instances", {"name": name, "source": source, "type": "container"})
+    api.call("DELETE", f"/instances/{name}")

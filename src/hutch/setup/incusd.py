@@ -28,13 +28,20 @@ def daemon_path() -> str:
     Raises:
         CommandError: it is not installed.
     """
-    for path in _DAEMONS:
-        if os.access(path, os.X_OK):
-            return path
-    found = shutil.which("incusd")
+    found = _find_daemon()
     if found is None:
         raise CommandError(["incusd"], "could not be started: Incus is not installed")
     return found
+
+
+def is_installed() -> bool:
+    return _find_daemon() is not None
+
+
+def _find_daemon() -> str | None:
+    """Distributions keep it where no PATH leads."""
+    known = (path for path in _DAEMONS if os.access(path, os.X_OK))
+    return next(known, None) or shutil.which("incusd")
 
 
 def daemon_argv(log: Path) -> list[str]:

@@ -117,24 +117,36 @@ def ensure_isolation(api: IncusApi, names: Names) -> bool:
     a route through the bridge's own address still met there (tried: they did). Incus keeps the
     rule and sets it anew at every start. DNS, DHCP, the internet and forwarded ports stay open.
     """
-    subnet = subnet_of(api, names.network)
-    wanted = [_isolation_rule(subnet)]
+    if is_isolated(api, names):
+        return False
+    rules = [_isolation_rule(subnet_of(api, names.network))]
     acl = api.find(f"/network-acls/{names.acl}")
     if acl is None:
-        api.call("POST", "/network-acls", {"name": names.acl, "egress": wanted})
-    elif acl["egress"] != wanted:
-        api.call("PUT", f"/network-acls/{names.acl}", {**acl, "egress": wanted})
-    network = cast("Json", api.get(f"/networks/{names.network}"))
+        api.call("POST", "/network-acls", {"name": names.acl, "egress": rules})
+    else:
+        api.call("PUT", f"/network-acls/{names.acl}", {**acl, "egress": rules})
+    api.call("PATCH", f"/networks/{names.network}", {"config": _isolation_config(names)})
+    return True
+
+
+def is_isolated(api: IncusApi, names: Names) -> bool:
+    """Whether the rule is there, and the bridge goes by it."""
+    acl = api.find(f"/network-acls/{names.acl}")
+    network = api.find(f"/networks/{names.network}")
+    if acl is None or network is None:
+        return False
     config = cast("dict[str, str]", network["config"])
-    rest_is_open = {
+    rules = [_isolation_rule(subnet_of(api, names.network))]
+    goes_by_it = all(config.get(key) == value for key, value in _isolation_config(names).items())
+    return goes_by_it and acl["egress"] == rules
+
+
+def _isolation_config(names: Names) -> dict[str, str]:
+    return {
         "security.acls": names.acl,
         "security.acls.default.egress.action": "allow",
         "security.acls.default.ingress.action": "allow",
     }
-    if all(config.get(key) == value for key, value in rest_is_open.items()):
-        return acl is None or acl["egress"] != wanted
-    api.call("PATCH", f"/networks/{names.network}", {"config": rest_is_open})
-    return True
 
 
 def _isolation_rule(subnet: IPv4Network) -> dict[str, str]:
@@ -165,7 +177,23 @@ def ensure_project(api: IncusApi, name: str) -> bool:
 
 def ensure_profile(api: IncusApi, names: Names) -> bool:
     """The project's default profile: unprivileged, isolated, on hutch's pool and bridge."""
-    wanted: Json = {
+    if has_profile(api, names):
+        return False
+    with api.in_project(names.project) as inside:
+        inside.call("PUT", "/profiles/default", _profile(names))
+    return True
+
+
+def has_profile(api: IncusApi, names: Names) -> bool:
+    with api.in_project(names.project) as inside:
+        profile = inside.find("/profiles/default")
+    if profile is None:
+        return False
+    return all(profile[key] == value for key, value in _profile(names).items())
+
+
+def _profile(names: Names) -> Json:
+    return {
         "description": "What every machine made by hutch starts from",
         "config": {"security.idmap.isolated": "true", "security.privileged": "false"},
         "devices": {
@@ -173,9 +201,3 @@ def ensure_profile(api: IncusApi, names: Names) -> bool:
             "eth0": {"type": "nic", "name": "eth0", "network": names.network, **NIC_ISOLATION},
         },
     }
-    with api.in_project(names.project) as inside:
-        profile = cast("Json", inside.get("/profiles/default"))
-        if all(profile[key] == value for key, value in wanted.items()):
-            return False
-        inside.call("PUT", "/profiles/default", wanted)
-    return True

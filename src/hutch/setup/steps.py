@@ -41,8 +41,8 @@ class Step:
 
     title: str
     is_done: Callable[[], bool]
-    do: Callable[[Progress], str | None]
-    """Makes it so. It may report progress, and return what is worth telling."""
+    do: Callable[[Progress], object]
+    """Makes it so. It may report progress; a text that it returns is worth telling."""
     advice: str = ""
     """What to do when it fails and the error itself does not say."""
 
@@ -139,7 +139,7 @@ def run_step(step: Step, reporter: Reporter) -> bool:
     ) as error:
         running.end("x", "FAILED")
         raise StepFailedError(f"{step.title}: {_reason(error)}", _advice(error, step)) from error
-    running.end("+", note or "done")
+    running.end("+", note if isinstance(note, str) else "done")
     return True
 
 

@@ -1,0 +1,365 @@
+"""The steps from a machine that is ready to a first instance one can log in to.
+
+The administrator is made in the database; all else goes through the API, as that administrator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hutch import supervisor
+from hutch.client import Client, load_login, save_login
+from hutch.client.answers import Instance, Node
+from hutch.domain import names
+from hutch.domain.nodes import EngineKind
+from hutch.domain.sshkeys import parse_public_key
+from hutch.errors import HutchError, InvalidNameError
+from hutch.settings import Settings, as_toml, load_settings
+from hutch.setup import host, person, prepare, service
+from hutch.setup.commands import run
+from hutch.setup.image import read_recipe
+from hutch.setup.incus_api import IncusApi
+from hutch.setup.options import Options
+from hutch.setup.person import Person
+from hutch.setup.site import Site, load_site
+from hutch.setup.steps import Progress, Step, StepFailedError
+from hutch.setup.subnets import choose_subnet
+
+FIRST = "first"
+#: Shares of a small node's capacity that the first instance takes at most.
+_SHARE = 2
+_CREATE_SECONDS = 300
+#: The first node of a hutch has no name anybody chose.
+_FALLBACK_NODE = "node1"
+
+
+@dataclass(slots=True)
+class Launch:
+    """What the steps learn on the way and tell at the end."""
+
+    options: Options
+    site: Site
+    who: Person
+    administrator: str = ""
+    password: str | None = None
+    """Known only at the run that made the administrator."""
+    instance: Instance | None = None
+    _clients: list[Client] = field(default_factory=list[Client])
+
+    @property
+    def settings(self) -> Settings:
+        flags: dict[str, Any] = dict(self.options.settings)
+        return load_settings(data=self.site.data, **flags)
+
+    @property
+    def url(self) -> str:
+        return supervisor.server_url(self.settings)
+
+    def client(self) -> Client:
+        """The API, as the administrator whose sign-in the person has."""
+        if not self._clients:
+            with person.acting_as(self.who):
+                login = load_login(self.who.login_file, environment={})
+            self._clients.append(Client(self.url, login.token))
+        return self._clients[0]
+
+    def sign_in_again(self) -> None:
+        self._clients.clear()
+
+
+def steps(launch: Launch) -> list[Step]:
+    """Everything that needs the server."""
+    found = [
+        _command(launch),
+        _settings(launch),
+        _administrator(launch),
+        _server(launch),
+        _sign_in(launch),
+        _node(launch),
+        _image(launch),
+        _key(launch),
+    ]
+    if launch.options.first_instance:
+        found.append(_first(launch))
+        if launch.site.engine is EngineKind.INCUS:
+            found.append(_known_host(launch))
+    return found
+
+
+# ---- the command, the settings, the server --------------------------------------------------
+
+
+def _command(launch: Launch) -> Step:
+    """`hutch` on the PATH. A file that is not our link is left alone."""
+    link = launch.options.command_folder / "hutch"
+    target = Path(sys.executable).parent / "hutch"
+
+    def do(_: Progress) -> str:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink():
+            link.unlink()
+        elif link.exists():
+            raise StepFailedError(
+                f"{link} is there already, and is not hutch's",
+                "Move it away, or choose another folder: --command-dir DIR",
+            )
+        link.symlink_to(target)
+        return str(link)
+
+    return Step("The command hutch", lambda: link.is_symlink() and link.readlink() == target, do)
+
+
+def _settings(launch: Launch) -> Step:
+    """hutch.toml; keys that an administrator set there stay."""
+    path = launch.site.data / "hutch.toml"
+
+    def is_done() -> bool:
+        saved = load_settings(data=launch.site.data, environment={})
+        return path.exists() and saved == _wanted()
+
+    def _wanted() -> Settings:
+        flags: dict[str, Any] = dict(launch.options.settings)
+        return load_settings(data=launch.site.data, environment={}, **flags)
+
+    def do(_: Progress) -> str:
+        # Written beside it first: it may hold the database's password.
+        part = path.with_suffix(".part")
+        part.touch(mode=0o640)
+        part.write_text(as_toml(_wanted()))
+        if launch.site.user and os.geteuid() == 0:
+            os.chown(part, 0, pwd.getpwnam(launch.site.user).pw_gid)
+        part.replace(path)
+        return str(path)
+
+    return Step("Settings", is_done, do)
+
+
+def _as_server(launch: Launch, *arguments: str) -> dict[str, str | None]:
+    """Runs `hutch.setup.accounts` with the rights of the server's user."""
+    argv = [sys.executable, "-m", "hutch.setup.accounts", "--data", str(launch.site.data)]
+    user = launch.site.user if os.geteuid() == 0 else ""
+    return json.loads(run([*argv, *arguments], user=user))
+
+
+def _administrator(launch: Launch) -> Step:
+    """Runs every time, since only the database knows who is an administrator."""
+    wish = person.administrator_name(launch.who)
+
+    def is_done() -> bool:
+        answer = _as_server(launch, "administrator", wish)
+        launch.administrator = str(answer["name"])
+        launch.password = answer["password"]
+        return launch.password is None
+
+    return Step("Database and administrator", is_done, lambda _: f"made {launch.administrator}")
+
+
+def _server(launch: Launch) -> Step:
+    site, settings = launch.site, launch.settings
+
+    def is_done() -> bool:
+        return service.is_current(site) and supervisor.server_answers(settings)
+
+    def do(_: Progress) -> str:
+        mine = service.is_ours(site)
+        if not mine and host.port_in_use(settings.listen_host, settings.listen_port):
+            raise StepFailedError(
+                f"Another program has port {settings.listen_port} of {settings.listen_host}",
+                "Choose another: ./quickstart --set listen_port=7481",
+            )
+        service.install(load_site(site.data))
+        return supervisor.server_url(settings)
+
+    return Step("Services", is_done, do, advice=f"What it said is in {site.log_folder}.")
+
+
+# ---- through the API ------------------------------------------------------------------------
+
+
+def _sign_in(launch: Launch) -> Step:
+    """The command line of the person who runs this, signed in as the administrator."""
+
+    def is_done() -> bool:
+        try:
+            return launch.client().me()["role"] == "admin"
+        except HutchError:
+            return False
+
+    def do(_: Progress) -> str:
+        title = f"{launch.who.name} at {socket.gethostname()}"
+        token = _as_server(launch, "token", launch.administrator, title)["token"]
+        with person.acting_as(launch.who):
+            save_login(launch.who.login_file, launch.url, str(token))
+        launch.sign_in_again()
+        return f"{launch.who.name} is signed in as {launch.administrator}"
+
+    return Step("Sign-in of the command line", is_done, do)
+
+
+def _node(launch: Launch) -> Step:
+    site = launch.site
+
+    def do(_: Progress) -> str:
+        simulated = site.engine is EngineKind.SIMULATED
+        address = "127.0.0.1" if simulated else host.host_address()
+        if simulated:
+            subnet = choose_subnet([])
+        else:
+            with IncusApi(site.socket) as api:
+                subnet = prepare.subnet_of(api, site.names.network)
+        launch.client().add_node(
+            node_name(socket.gethostname()),
+            engine=site.engine.value,
+            url=site.engine_url,
+            address=address,
+            subnet=str(subnet),
+            project=site.names.project,
+            pool=site.names.pool,
+            network=site.names.network,
+        )
+        return f"{node_name(socket.gethostname())} at {address}"
+
+    return Step("This machine as a node", lambda: bool(launch.client().list_nodes()), do)
+
+
+def node_name(host_name: str) -> str:
+    """A node's name from the machine's: its first part, where hutch allows that as a name."""
+    try:
+        return names.instance_name(host_name.split(".")[0].lower())
+    except InvalidNameError:
+        return _FALLBACK_NODE
+
+
+def _image(launch: Launch) -> Step:
+    recipe = read_recipe()
+
+    def is_done() -> bool:
+        return any(image["name"] == recipe.name for image in launch.client().list_images())
+
+    def do(_: Progress) -> None:
+        from hutch.setup import apt
+
+        description = recipe.description.format(pretty_name=apt.read_release().pretty_name)
+        launch.client().add_image(recipe.name, description=description)
+
+    return Step(f"Image {recipe.name} for everyone", is_done, do)
+
+
+def _key(launch: Launch) -> Step:
+    """The administrator has one of the person's own SSH keys."""
+
+    def is_done() -> bool:
+        known = {key["fingerprint"] for key in launch.client().list_keys()}
+        return any(_fingerprint(key) in known for key in person.public_keys(launch.who))
+
+    def do(_: Progress) -> str:
+        usable = [key for key in person.public_keys(launch.who) if _fingerprint(key)]
+        made = not usable
+        key = person.make_key(launch.who) if made else usable[0]
+        launch.client().add_key(key)
+        return f"{'made and added' if made else 'added'} {_fingerprint(key)}"
+
+    return Step("SSH key", is_done, do)
+
+
+def _fingerprint(key: str) -> str:
+    """Empty for a key that hutch takes for too weak."""
+    try:
+        return parse_public_key(key).fingerprint
+    except HutchError:
+        return ""
+
+
+# ---- the first instance ---------------------------------------------------------------------
+
+
+def _first(launch: Launch) -> Step:
+    """Made once: who deleted it does not want it back at the next run, so any instance counts."""
+
+    def is_done() -> bool:
+        mine = launch.client().list_instances()
+        named = [instance for instance in mine if instance["name"] == FIRST]
+        launch.instance = next(iter([*named, *mine]), None)
+        return launch.instance is not None and launch.instance["state"] == "running"
+
+    def do(progress: Progress) -> str:
+        client = launch.client()
+        if launch.instance is None:
+            node = client.list_nodes()[0]
+            begun = _create(client, node, launch.settings)
+        elif launch.instance["state"] == "stopped":
+            return f"{launch.instance['name']} is stopped, and stays so"
+        else:
+            begun = _repaired(client, launch.instance)
+        _wait(client, begun, progress)
+        launch.instance = client.show_instance(FIRST)
+        return f"{FIRST} runs"
+
+    return Step(f"Instance {FIRST}", is_done, do, advice="See: hutch operation list")
+
+
+def _repaired(client: Client, instance: Instance) -> str:
+    """The operation that is at work on an instance, or was given up and is tried again."""
+    for operation in client.list_operations():
+        if operation["target"]["id"] == instance["id"]:
+            if operation["state"] in {"pending", "running"}:
+                return operation["id"]
+            if operation["state"] == "stuck":
+                return client.retry_operation(operation["id"])["id"]
+    return client.start_instance(instance["id"])["operation"]["id"]
+
+
+def _create(client: Client, node: Node, settings: Settings) -> str:
+    """Begins the first instance with the lab's default limits, less where the machine is small."""
+    limits = settings.default_limits
+    begun = client.create_instance(
+        FIRST,
+        cpus=max(1, min(limits.cpus, node["cpus"])),
+        memory=min(limits.memory, node["memory"] // _SHARE),
+        disk=min(limits.disk, node["disk"] // _SHARE),
+    )
+    return begun["operation"]["id"]
+
+
+def _wait(client: Client, operation_id: str, progress: Progress) -> None:
+    until = time.monotonic() + _CREATE_SECONDS
+    seen = None
+    while time.monotonic() < until:
+        operation = client.show_operation(operation_id, wait=5, seen=seen)
+        seen = operation["version"]
+        progress(operation["message"])
+        if operation["state"] == "done":
+            return
+        if operation["state"] not in {"pending", "running"}:
+            error = operation["error"]
+            said = error["message"] if error else operation["message"]
+            raise StepFailedError(
+                f"It is {operation['state']}: {said}", (error or {}).get("hint", "")
+            )
+    raise StepFailedError(f"It is not there after {_CREATE_SECONDS} seconds")
+
+
+def _known_host(launch: Launch) -> Step:
+    """The instance's host key is known, so that the first login asks no question."""
+
+    def is_done() -> bool:
+        if launch.instance is None:
+            return True
+        ssh = launch.instance["ssh"]
+        line = person.known_host_line(ssh["host"], ssh["port"], ssh["host_key"])
+        return person.knows_host(launch.who, line)
+
+    def do(_: Progress) -> None:
+        assert launch.instance is not None  # noqa: S101 (see is_done)
+        ssh = launch.instance["ssh"]
+        person.remember_host(launch.who, ssh["host"], ssh["port"], ssh["host_key"])
+
+    return Step("Host key", is_done, do)
