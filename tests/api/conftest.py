@@ -1,12 +1,16 @@
 """The application over each test's own database, and everyone's way to talk to it.
 
-app             `create_app(context)`, without workers: operations stay pending
-send            `await send("POST", "/instances", as_="alice", json={…})`; paths are below the
-                prefix; without `as_` nobody is signed in
-token_of        everyone's token by name, `reader` among them: alice's read-only one
+    app             `create_app(context)`, without workers: operations stay pending
+    send            `await send("POST", "/instances", as_="alice", json={…})`; paths are below the
+                    prefix; without `as_` nobody is signed in
+    token_of        everyone's token by name, `reader` among them: alice's read-only one
+    running         makes an instance of somebody run, in the database and in the engine
+
+`told(answer, status, code)` holds an answer to the one shape of failures.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -16,12 +20,38 @@ from fastapi import FastAPI
 
 from hutch.api import PREFIX
 from hutch.api.app import create_app
+from hutch.domain.instances import Instance, InstanceState
+from hutch.domain.operations import OperationState
 from hutch.domain.people import Scope
+from hutch.engine.base import ContainerSpec
+from hutch.services import instances as services
 from hutch.services import tokens
 from hutch.services.context import Context
+from hutch.store import containers, instances, operations
 from tests.lab import Lab
 
 Send = Callable[..., Awaitable[httpx.Response]]
+Running = Callable[[str, str], Awaitable[Instance]]
+
+
+def told(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The error of an answer, which must have exactly the one shape."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert set(body) == {"error"}
+    error = body["error"]
+    assert set(error) == {"code", "message", "hint", "detail", "request_id"}
+    assert error["code"] == code, error
+    assert error["message"]
+    assert error["request_id"] == answer.headers["x-request-id"]
+    return error
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """SQLite alone, unless a module says otherwise: the store's own tests run over both."""
+    return sqlite_url
 
 
 @pytest.fixture
@@ -56,3 +86,31 @@ def send(client: httpx.AsyncClient, token_of: dict[str, str]) -> Send:
         return await client.request(method, PREFIX + path, headers=headers, **request)
 
     return _send
+
+
+@pytest.fixture
+def running(context: Context, lab: Lab) -> Running:
+    """Do what the operation would have done, so that an instance can be used without a runner."""
+
+    async def _running(owner: str, name: str) -> Instance:
+        wish = services.Wish(name, memory=1024**3, disk=1024**3, cpus=1)
+        made, operation = await services.create(context, lab.actors[owner], wish)
+        async with context.db.write() as session:
+            container = await containers.current(session, made.id)
+            assert container is not None
+            claimed = await operations.claim(session, context.now(), timedelta(seconds=5))
+            assert claimed is not None
+            assert claimed.id == operation.id
+            await operations.save(
+                session,
+                claimed,
+                state=OperationState.DONE.value,
+                lease_token=None,
+                finished_at=context.now(),
+            )
+            await instances.set_state(session, made.id, InstanceState.RUNNING)
+        spec = ContainerSpec(container.engine_name, "base", made.limits, container.address)
+        await context.engines.of(lab.node).create(spec, start=True)
+        return await services.show(context, lab.actors[owner], name)
+
+    return _running

@@ -101,7 +101,7 @@ def create_app(context: Context, workers: Sequence[Worker] = ()) -> FastAPI:
 
     Set `app.state.stopping` to end every request that waits.
     """
-    app = _bare_app(context.settings)
+    app = assemble(context.settings)
     app.state.context = context
     app.state.stopping = asyncio.Event()
     app.state.background = Background(workers)
@@ -110,10 +110,11 @@ def create_app(context: Context, workers: Sequence[Worker] = ()) -> FastAPI:
 
 def describe_api() -> dict[str, Any]:
     """The OpenAPI document, which depends on no setting."""
-    return openapi.describe(_bare_app(Settings()))
+    return openapi.describe(assemble(Settings()))
 
 
-def _bare_app(settings: Settings) -> FastAPI:
+def assemble(settings: Settings) -> FastAPI:
+    """Routes, middleware and the handling of failures, without anything behind them."""
     app = FastAPI(
         title="hutch",
         version=__version__,
