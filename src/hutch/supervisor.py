@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import math
 import os
 import pwd
 import shutil
@@ -33,7 +34,6 @@ from typing import Any
 
 import httpx
 
-from hutch.domain.nodes import EngineKind
 from hutch.errors import ConfigurationError, HutchError
 from hutch.settings import Settings, load_settings
 from hutch.setup import firewall, incusd, processes
@@ -52,6 +52,8 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 #: After this many seconds of running, an end counts as the first again.
 _STEADY_SECONDS = 60.0
+#: Seconds between two looks at what somebody else runs.
+_LOOK_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 _READY_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 120
@@ -69,6 +71,8 @@ class Service:
     user: str = ""
     groups: tuple[str, ...] = ()
     before_start: Callable[[], None] = lambda: None
+    may_be_others: bool = False
+    """Whether it is as good when a process that hutch did not start does this already."""
 
 
 def services_of(site: Site, settings: Settings) -> list[Service]:
@@ -87,6 +91,7 @@ def _lxcfs() -> Service:
         is_ready=incusd.lxcfs_mounted,
         stop=_stop_lxcfs,
         before_start=incusd.clear_lxcfs,
+        may_be_others=True,
     )
 
 
@@ -111,18 +116,18 @@ def _incusd(site: Site) -> Service:
         processes.end(identity, 20)
 
     def prepare() -> None:
-        Path("/run/incus").mkdir(exist_ok=True)
-        if site.engine is EngineKind.INCUS:
-            with contextlib.suppress(CommandError):
-                firewall.open_bridge(site.names.network)
+        incusd.make_folders(site.incus_folder)
+        with contextlib.suppress(CommandError):
+            firewall.open_bridge(site.names.network)
 
     return Service(
         name="incusd",
-        argv=incusd.daemon_argv(site.log_folder / "incus.log"),
+        argv=incusd.daemon_argv(),
         is_ready=answers,
         stop=stop,
         environment=environment,
         before_start=prepare,
+        may_be_others=True,
     )
 
 
@@ -250,6 +255,9 @@ async def _keep(site: Site, service: Service, started: asyncio.Event) -> None:
         began = time.monotonic()
         try:
             identity = find(site, service)
+            if identity is None and await _others_serve(service):
+                started.set()
+                continue
             if identity is None:
                 identity = await asyncio.to_thread(start, site, service)
                 _log(f"{service.name}: started, pid {identity.pid}")
@@ -266,14 +274,26 @@ async def _keep(site: Site, service: Service, started: asyncio.Event) -> None:
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
+async def _others_serve(service: Service) -> bool:
+    """Waits as long as a process that hutch did not start does the service's work: the machine
+    has one lxcfs for all, and whoever started it may stop it. False when there is none."""
+    if not service.may_be_others or not await asyncio.to_thread(service.is_ready):
+        return False
+    _log(f"{service.name}: somebody else's serves")
+    await _while(service.is_ready, pause=_LOOK_SECONDS)
+    return True
+
+
 async def _wait_ready(service: Service) -> None:
     """Gives a service time to come up before the next one, which needs it, is started."""
-    until = time.monotonic() + _READY_SECONDS
-    # Another process is what becomes ready: there is nothing to be woken by.
-    while time.monotonic() < until and not await asyncio.to_thread(  # noqa: ASYNC110
-        service.is_ready
-    ):
-        await asyncio.sleep(0.1)
+    await _while(lambda: not service.is_ready(), pause=0.1, most=_READY_SECONDS)
+
+
+async def _while(holds: Callable[[], bool], *, pause: float, most: float = math.inf) -> None:
+    """Waits while something holds. It is about other processes: nothing wakes us."""
+    until = time.monotonic() + most
+    while time.monotonic() < until and await asyncio.to_thread(holds):  # noqa: ASYNC110
+        await asyncio.sleep(pause)
 
 
 async def _watch_logs(folder: Path) -> None:

@@ -44,8 +44,15 @@ def _find_daemon() -> str | None:
     return next(known, None) or shutil.which("incusd")
 
 
-def daemon_argv(log: Path) -> list[str]:
-    return [daemon_path(), "--group", "incus-admin", "--logfile", str(log)]
+def daemon_argv() -> list[str]:
+    return [daemon_path(), "--group", "incus-admin"]
+
+
+def make_folders(folder: Path) -> None:
+    """What the daemon expects to be there; with systemd its unit makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in ("/run/incus", "/var/log/incus"):
+        Path(path).mkdir(exist_ok=True)
 
 
 def lxcfs_argv() -> list[str]:
@@ -93,11 +100,9 @@ def start_daemon(folder: Path, log: Path, timeout: float = 60) -> Identity:
     Raises:
         CommandError: it ended, or did not answer within `timeout` seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    Path("/run/incus").mkdir(exist_ok=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    argv = daemon_argv(log)
-    process = spawn_detached(argv, log.with_suffix(".out"), {"INCUS_DIR": str(folder)})
+    make_folders(folder)
+    argv = daemon_argv()
+    process = spawn_detached(argv, log, {"INCUS_DIR": str(folder)})
     identity = identify(process.pid)
     until = time.monotonic() + timeout
     with IncusApi(folder / "unix.socket") as api:

@@ -71,6 +71,13 @@ class Launch:
             self._clients.append(Client(self.url, login.token))
         return self._clients[0]
 
+    def is_signed_in(self) -> bool:
+        """Whether the server runs, and takes the person's sign-in for an administrator's."""
+        try:
+            return self.client().me()["role"] == "admin"
+        except HutchError:
+            return False
+
     def sign_in_again(self) -> None:
         self._clients.clear()
 
@@ -150,10 +157,12 @@ def _as_server(launch: Launch, *arguments: str) -> dict[str, str | None]:
 
 
 def _administrator(launch: Launch) -> Step:
-    """Runs every time, since only the database knows who is an administrator."""
     wish = person.administrator_name(launch.who)
 
     def is_done() -> bool:
+        if launch.is_signed_in():
+            launch.administrator = launch.client().me()["name"]
+            return True
         answer = _as_server(launch, "administrator", wish)
         launch.administrator = str(answer["name"])
         launch.password = answer["password"]
@@ -187,12 +196,6 @@ def _server(launch: Launch) -> Step:
 def _sign_in(launch: Launch) -> Step:
     """The command line of the person who runs this, signed in as the administrator."""
 
-    def is_done() -> bool:
-        try:
-            return launch.client().me()["role"] == "admin"
-        except HutchError:
-            return False
-
     def do(_: Progress) -> str:
         title = f"{launch.who.name} at {socket.gethostname()}"
         token = _as_server(launch, "token", launch.administrator, title)["token"]
@@ -201,7 +204,7 @@ def _sign_in(launch: Launch) -> Step:
         launch.sign_in_again()
         return f"{launch.who.name} is signed in as {launch.administrator}"
 
-    return Step("Sign-in of the command line", is_done, do)
+    return Step("Sign-in of the command line", launch.is_signed_in, do)
 
 
 def _node(launch: Launch) -> Step:
