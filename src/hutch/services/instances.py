@@ -7,16 +7,14 @@ from typing import Any
 from hutch.domain import names
 from hutch.domain.ids import new_id
 from hutch.domain.instances import Container, ContainerRole, Desired, Instance, InstanceState
-from hutch.domain.limits import Holding, Limits, check_quota, holding_of
-from hutch.domain.nodes import Capacity, Node, NodeState, check_fits, has_room
+from hutch.domain.limits import Holding, Limits, holding_of
+from hutch.domain.nodes import Node
 from hutch.domain.operations import Kind, Operation, OperationState
 from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
 from hutch.engine.base import ExecResult, Usage
 from hutch.errors import (
     BusyError,
-    EngineUnavailableError,
-    NoRoomError,
     NotFoundError,
     WrongStateError,
 )
@@ -25,8 +23,9 @@ from hutch.services.context import Context
 from hutch.services.hostkeys import new_host_key
 from hutch.services.listening import listening_ports
 from hutch.services.operations import enqueue
+from hutch.services.placement import check_growth, check_quota_of, place
 from hutch.store import containers, events, images, instances, nodes, operations, ports, users
-from hutch.store.db import Session, lock
+from hutch.store.db import Session
 
 SSH_TARGET_PORT = 22
 
@@ -71,8 +70,8 @@ async def create(context: Context, actor: Actor, wish: Wish) -> tuple[Instance, 
         image = await images.find_image(session, wish.image)
         if image is None:
             raise NotFoundError("image", wish.image)
-        await _check_quota(session, context, actor.user_id, holding_of(limits))
-        node = await _place(session, context, wish.node, limits)
+        await check_quota_of(session, context, actor.user_id, holding_of(limits))
+        node = await place(session, context, wish.node, limits)
         await instances.add_instance(
             session,
             instance_id=instance_id,
@@ -124,82 +123,6 @@ async def create(context: Context, actor: Actor, wish: Wish) -> tuple[Instance, 
         instance = await _must_get(session, instance_id)
     context.hints.work.set()
     return instance, operation
-
-
-async def _check_quota(session: Session, context: Context, user_id: str, more: Holding) -> None:
-    """Count and compare while nobody else can be granted anything in this person's name."""
-    await users.lock_user(session, user_id)
-    user = await users.get_user(session, user_id, context.settings.default_quota)
-    if user is None:
-        raise NotFoundError("user", user_id)
-    check_quota(user.quota, await users.held(session, user_id), more)
-
-
-async def _place(session: Session, context: Context, wanted: str | None, limits: Limits) -> Node:
-    """The node for a new instance: the one that was asked for, else the one with most room."""
-    await lock(session, "placement")
-    if wanted is not None:
-        node = await nodes.find_node(session, wanted)
-        if node is None:
-            raise NotFoundError("node", wanted)
-        _check_open(node)
-        candidates = [node]
-    else:
-        everything = await nodes.list_nodes(session)
-        candidates = [node for node in everything if node.state is NodeState.ACTIVE]
-        if not candidates:
-            raise NoRoomError(
-                "No node takes new instances at the moment.",
-                hint="An administrator can add a node, or uncordon one.",
-            )
-        reachable = [node for node in candidates if node.unreachable_since is None]
-        if not reachable:
-            _check_open(candidates[0])
-        candidates = reachable
-    # Asking for more than the largest node has in all is a mistake, not a shortage.
-    check_fits(max(candidates, key=lambda node: _fit(node, limits)), limits)
-    promised = await nodes.promised(session)
-    free = [node for node in candidates if _takes(context, node, promised, limits)]
-    if not free:
-        raise NoRoomError(
-            "There is no room for this instance now.",
-            hint="Ask for less, delete what you no longer need, or wait until others do.",
-            node=wanted,
-        )
-    return min(free, key=lambda node: _load(node, promised))
-
-
-def _check_open(node: Node) -> None:
-    if node.state is not NodeState.ACTIVE:
-        raise NoRoomError(
-            f"Node {node.name} takes no new instances at the moment: it is cordoned.",
-            hint="Leave --node out, or name another one.",
-            node=node.name,
-        )
-    if node.unreachable_since is not None:
-        raise EngineUnavailableError(
-            f"Node {node.name} has not answered since {node.unreachable_since:%Y-%m-%d %H:%M} UTC.",
-            hint="Try again later; your administrator sees this too.",
-            node=node.name,
-        )
-
-
-def _fit(node: Node, limits: Limits) -> int:
-    has = node.capacity
-    return sum((limits.cpus <= has.cpus, limits.memory <= has.memory, limits.disk <= has.disk))
-
-
-def _takes(context: Context, node: Node, promised: dict[str, Capacity], limits: Limits) -> bool:
-    nothing = Capacity(0, 0, 0)
-    return node.capacity.disk - node.disk_used >= context.settings.disk_reserve and has_room(
-        node.capacity, promised.get(node.id, nothing), limits, context.settings.overcommit
-    )
-
-
-def _load(node: Node, promised: dict[str, Capacity]) -> float:
-    """How full a node would be called: the largest promised share of any resource."""
-    has, given = node.capacity, promised.get(node.id, Capacity(0, 0, 0))
-    return max(given.cpus / has.cpus, given.memory / has.memory, given.disk / has.disk)
 
 
 async def _must_get(session: Session, instance_id: str) -> Instance:
@@ -489,8 +412,8 @@ async def configure(
             old.processes,
         ).check()
         more = Holding(0, new.cpus - old.cpus, new.memory - old.memory, new.disk - old.disk)
-        await _check_quota(session, context, instance.owner_id, more)
-        await _check_growth(session, context, instance, new)
+        await check_quota_of(session, context, instance.owner_id, more)
+        await check_growth(session, context, instance, new)
         operation = await enqueue(
             session,
             context,
@@ -508,28 +431,6 @@ async def configure(
         )
     context.hints.work.set()
     return operation
-
-
-async def _check_growth(
-    session: Session, context: Context, instance: Instance, new: Limits
-) -> None:
-    node = await nodes.get_node(session, instance.node_id)
-    if node is None:
-        raise NotFoundError("node", instance.node_name)
-    check_fits(node, new)
-    old = instance.limits
-    await lock(session, "placement")
-    promised = (await nodes.promised(session)).get(node.id, Capacity(0, 0, 0))
-    without = Capacity(
-        promised.cpus - old.cpus, promised.memory - old.memory, promised.disk - old.disk
-    )
-    grows = new.cpus > old.cpus or new.memory > old.memory or new.disk > old.disk
-    if grows and not has_room(node.capacity, without, new, context.settings.overcommit):
-        raise NoRoomError(
-            f"Node {node.name} has no room for that much more.",
-            hint="Ask for less, or wait until others give something back.",
-            node=node.name,
-        )
 
 
 def _larger(one: Limits, other: Limits) -> Limits:
