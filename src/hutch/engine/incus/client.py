@@ -6,6 +6,7 @@ bodies carry keys and environments.
 
 import asyncio
 import json
+import logging
 import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
@@ -18,7 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 import structlog
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from hutch.errors import (
     ConfigurationError,
@@ -47,7 +48,11 @@ _CONFLICT = re.compile(
     r"matching .* operation|ETag doesn't match|already created",
     re.IGNORECASE,
 )
-_NOT_FOUND = re.compile(r"^(?:[\w ]+ )?not found$|instance not found|no such object", re.IGNORECASE)
+_NOT_FOUND = re.compile(
+    r"(instance|snapshot|image|profile|network|pool) not found|no such object|image not provided",
+    re.IGNORECASE,
+)
+_DEBUG, _INFO = logging.DEBUG, logging.INFO
 
 
 class OperationLostError(EngineUnavailableError):
@@ -158,22 +163,35 @@ class Client:
 
     async def wait(self, operation_id: str) -> Json:
         """Wait for an operation's end, without polling. Raises what it failed with."""
-        path = f"/operations/{part(operation_id)}/wait"
-        while True:
-            try:
-                answer = await self._request(
-                    "GET", path, params={"timeout": _LONG_POLL}, timeout=_LONG_POLL + 60
-                )
-                operation = cast("Json", _metadata(answer, path))
-            except EngineNotFoundError as error:
-                raise OperationLostError(
-                    "The engine forgot what it was doing.", hint="Look at the instance."
-                ) from error
-            if operation["status_code"] >= _RUNNING_BELOW:
-                break
+        operation = await self.ended(operation_id)
         if operation["status_code"] != _SUCCESS:
             message = str(operation.get("err") or operation.get("status"))
             raise refusal(int(operation["status_code"]), message, path="operation")
+        return operation
+
+    async def ended(self, operation_id: str) -> Json:
+        """Wait for an operation's end and answer how it ended, also when it failed.
+
+        Raises OperationLostError when the server does not know it.
+        """
+        path = f"/operations/{part(operation_id)}"
+        operation: Json = {"status_code": 0}
+        while operation["status_code"] < _RUNNING_BELOW:
+            params = {"timeout": _LONG_POLL}
+            answer = await self._request(
+                "GET", f"{path}/wait", params=params, timeout=_LONG_POLL + 60
+            )
+            body = _body(answer)
+            if body.get("type") == "error":
+                # Incus answers with the operation's own error here; the operation says more. It
+                # is kept for 5 s after its end.
+                body = _body(await self._request("GET", path))
+            if body.get("type") == "error":
+                log.warning("engine operation lost", reason=str(body.get("error")))
+                raise OperationLostError(
+                    "The engine forgot what it was doing.", hint="Look at the instance."
+                )
+            operation = cast("Json", body["metadata"])
         return operation
 
     async def cancel(self, operation_id: str) -> None:
@@ -256,6 +274,10 @@ class Client:
                     f"wss://{self._authority}{resource}", ssl=self._ssl, proxy=None, **options
                 )
             connection = await connecting
+        except InvalidStatus as error:
+            answer = error.response
+            reason = answer.body.decode(errors="replace").strip() if answer.body else ""
+            raise refusal(answer.status_code, reason or answer.reason_phrase, path=path) from error
         except (OSError, TimeoutError, WebSocketException) as error:
             raise self._unavailable(error) from error
         try:
@@ -275,11 +297,13 @@ _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=16)
 
 def refusal(status: int, message: str, *, path: str) -> EngineError:
     """The error for what the server said, with the server's own words."""
-    log.info("engine refused", path=path.split("?")[0], status=status, reason=message)
+    missing = status == _NOT_THERE or bool(_NOT_FOUND.search(message))
+    # That something is not there is often just what the caller wanted to know.
+    log.log(_DEBUG if missing else _INFO, "engine refused", path=path, reason=message)
     text = f"The engine refused: {message}"
     if not text.endswith((".", "!")):
         text += "."
-    if status == _NOT_THERE or _NOT_FOUND.search(message):
+    if missing:
         return EngineNotFoundError(text, hint="It may just have been deleted: look again.")
     if status in _CONFLICTS or _CONFLICT.search(message):
         return EngineConflictError(text, hint=_TRY_AGAIN)
@@ -289,17 +313,27 @@ def refusal(status: int, message: str, *, path: str) -> EngineError:
 _TRY_AGAIN = "Something else is being done with it: try again in a moment."
 
 
-def _metadata(answer: httpx.Response, path: str) -> Any:
+def _body(answer: httpx.Response) -> Json:
+    """The body of an answer; one of type `error` for everything that is not a success."""
     try:
         body = cast("Json", answer.json())
     except (json.JSONDecodeError, UnicodeDecodeError):
         body = {"type": "error", "error": f"{answer.status_code} {answer.reason_phrase}"}
-    if answer.is_error or body.get("type") == "error":
-        code = int(body.get("error_code") or answer.status_code)
-        if code == _NOT_READY:
-            raise EngineUnavailableError(f"The engine is not ready: {body.get('error')}.")
-        raise refusal(code, str(body.get("error") or answer.reason_phrase), path=path)
-    return body.get("metadata")
+    if answer.is_error:
+        body["type"] = "error"
+    return body
+
+
+def _metadata(answer: httpx.Response, path: str) -> Any:
+    body = _body(answer)
+    if body.get("type") != "error":
+        return body.get("metadata")
+    code = int(body.get("error_code") or answer.status_code)
+    message = str(body.get("error") or answer.reason_phrase)
+    if code == _NOT_READY:
+        log.warning("engine not ready", reason=message)
+        raise EngineUnavailableError(f"The engine is not ready: {message}.")
+    raise refusal(code, message, path=path)
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:

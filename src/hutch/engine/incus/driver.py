@@ -11,6 +11,7 @@ import httpx
 import structlog
 
 from hutch.domain.limits import Limits
+from hutch.domain.sizes import format_size
 from hutch.engine.base import (
     Change,
     ContainerSpec,
@@ -21,7 +22,7 @@ from hutch.engine.base import (
     Power,
     Usage,
 )
-from hutch.engine.incus import banner, programs, spec
+from hutch.engine.incus import banner, disks, programs, spec
 from hutch.engine.incus.client import Certificates, Client, Json, OperationLostError, part
 from hutch.engine.incus.server import Server
 from hutch.engine.incus.watch import Listing
@@ -81,8 +82,10 @@ class IncusEngine:
 
     async def usage(self, name: str) -> Usage:
         state = cast("Json", await self._client.get(f"/instances/{part(name)}/state"))
-        disks = cast("dict[str, Json]", state.get("disk") or {})
-        disk = int(disks.get("root", {}).get("usage", 0))
+        disk = await self._disk_used(name)
+        if disk is None:
+            root = cast("dict[str, Json]", state.get("disk") or {}).get("root", {})
+            disk = int(root.get("usage", 0))
         if state["status"] == "Stopped":
             return Usage(cpu_seconds=0.0, memory=0, disk=disk, processes=0)
         return Usage(
@@ -91,6 +94,14 @@ class IncusEngine:
             disk=disk,
             processes=max(0, int(state["processes"])),
         )
+
+    async def _disk_used(self, name: str) -> int | None:
+        """Bytes that count against the disk's limit, where the server itself tells something else
+        and they can be measured."""
+        if await self._server.storage_driver() != "btrfs":
+            return None
+        path = disks.volume_path(self._client.socket, self._client.project, self._pool, name)
+        return await disks.referenced(path) if path else None
 
     # -- making it so --------------------------------------------------------------------------
 
@@ -113,17 +124,30 @@ class IncusEngine:
         because another did the same, and the server may forget what it was asked."""
         if await is_so():
             return
-        async with self._changing(name):
-            try:
-                await act()
-            except (EngineError, OperationLostError):
-                if not await is_so():
-                    raise
+        try:
+            await self._apply(name, act)
+        except (EngineError, OperationLostError):
+            if not await is_so():
+                raise
 
     async def _change(self, name: str, body: Json) -> None:
         """Change what `body` names and leave the rest."""
+        await self._apply(
+            name, lambda: self._client.send("PATCH", f"/instances/{part(name)}", body)
+        )
+
+    async def _apply(self, name: str, act: Callable[[], Awaitable[Any]]) -> None:
+        """Act, once more with a little room when the container's disk is full."""
         async with self._changing(name):
-            await self._client.send("PATCH", f"/instances/{part(name)}", body)
+            try:
+                await act()
+            except EngineError as error:
+                if not disks.is_full(error):
+                    raise
+                instance = await self._instance(name)
+                body = disks.widened(instance, spec.root_disk(instance))
+                await self._client.send("PATCH", f"/instances/{part(name)}", body)
+                await act()
 
     async def create(self, spec_: ContainerSpec, *, start: bool = False) -> None:
         flavour = await self._server.flavour()
@@ -186,16 +210,20 @@ class IncusEngine:
         )
 
     async def _stop(self, name: str, timeout: float) -> None:
-        if timeout >= 1:
+        # A system that has only just begun to boot does not hear the first request to shut down:
+        # it is repeated, at first soon and then less and less so.
+        patience, left = 2, int(timeout)
+        while left > 0:
+            patience = min(patience, left)
             try:
-                await self._set_state(name, {"action": "stop", "timeout": int(timeout)})
+                return await self._set_state(name, {"action": "stop", "timeout": patience})
             except EngineConflictError:
                 raise
             except EngineError as error:
-                log.info("container is stopped by force", container=name, reason=error.message)
-            else:
-                return
-        await self._set_state(name, {"action": "stop", "timeout": -1, "force": True})
+                log.info("container does not shut down yet", container=name, reason=error.message)
+            left -= patience
+            patience *= 2
+        return await self._set_state(name, {"action": "stop", "timeout": -1, "force": True})
 
     async def _set_state(self, name: str, body: Json) -> None:
         await self._client.send("PUT", f"/instances/{part(name)}/state", body)
@@ -215,14 +243,14 @@ class IncusEngine:
         await self._client.send("DELETE", f"/instances/{part(name)}")
 
     async def set_limits(self, name: str, limits: Limits) -> None:
-        instance = await self._instance(name)
-        await self._change(
-            name,
-            {
-                "config": spec.limits_config(limits),
-                "devices": spec.resized_root(instance, limits.disk),
-            },
-        )
+        await self._change(name, await self._limiting(await self._instance(name), limits))
+
+    async def _limiting(self, instance: Json, limits: Limits) -> Json:
+        """The limits as a body to PATCH. Raises EngineError when the disk would be too small."""
+        if spec.shrinks(instance, limits.disk) and await self._server.storage_driver() == "btrfs":
+            name: str = instance["name"]
+            disks.check_shrink(name, limits.disk, await self._disk_used(name))
+        return spec.resized(instance, limits)
 
     async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
         await self._change(name, {"config": spec.labels_config(labels)})
@@ -233,9 +261,9 @@ class IncusEngine:
 
     async def prepare(self, name: str, *, limits: Limits, forward: Forward) -> None:
         instance = await self._instance(name)
-        devices = await self._forwarding(instance, forward)
-        devices |= spec.resized_root(instance, limits.disk)
-        await self._change(name, {"config": spec.limits_config(limits), "devices": devices})
+        body = await self._limiting(instance, limits)
+        body["devices"] |= await self._forwarding(instance, forward)
+        await self._change(name, body)
 
     async def _forwarding(self, instance: Json, forward: Forward) -> Json:
         """The forward as devices to PATCH."""
@@ -271,10 +299,9 @@ class IncusEngine:
             if device not in instance["devices"]:
                 return
             # Only a whole replacement removes a device; the tag refuses it if anything changed.
-            body = _writable(instance)
+            body = spec.writable(instance)
             del body["devices"][device]
-            async with self._changing(name):
-                await self._client.send("PUT", path, body, etag=etag)
+            await self._apply(name, lambda: self._client.send("PUT", path, body, etag=etag))
         except EngineNotFoundError:
             return
 
@@ -310,13 +337,22 @@ class IncusEngine:
             raise EngineError(
                 f"Container {name} must be stopped before it is restored.", container=name
             )
-        if not await self._snapshot(name, snapshot):
+        taken = await self._snapshot(name, snapshot)
+        if not taken:
             raise EngineNotFoundError(f"Container {name} has no snapshot {snapshot}.")
+        if spec.disk_of(taken) > spec.disk_of(before):
+            # More may be in it than the disk may hold now, and then nothing could be repaired.
+            raise EngineError(
+                f"Snapshot {snapshot} was taken when the disk was larger: "
+                f"{format_size(spec.disk_of(taken))}.",
+                hint=f"Make the disk {format_size(spec.disk_of(taken))} large, then restore.",
+                container=name,
+            )
         async with self._changing(name):
             await self._client.send("PUT", path, {"restore": snapshot})
-            # The server puts the settings back as well. Those are not the snapshot's to decide:
-            # the quota may be another by now, and the port someone else's.
-            await self._client.send("PUT", path, _writable(before))
+        # The server puts the settings back as well. Those are not the snapshot's to decide: the
+        # quota may be another by now, and the port someone else's.
+        await self._apply(name, lambda: self._client.send("PUT", path, spec.writable(before)))
 
     async def delete_snapshot(self, name: str, snapshot: str) -> None:
         async def is_gone() -> bool:
@@ -389,12 +425,6 @@ class IncusEngine:
 
     def changes(self) -> AsyncIterator[Change]:
         return self._listing.watcher.changes()
-
-
-def _writable(instance: Json) -> Json:
-    """The part of an instance that a PUT replaces."""
-    fields = ("architecture", "config", "description", "devices", "ephemeral", "profiles")
-    return {field: instance[field] for field in fields}
 
 
 def _file_type(answer: httpx.Response) -> str:

@@ -9,13 +9,14 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import cast
 
 import structlog
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from hutch.engine.base import ExecResult
-from hutch.engine.incus.client import Client, Json, OperationLostError, cancel, part
+from hutch.engine.incus.client import Client, Json, OperationLostError, cancel, part, refusal
 from hutch.errors import EngineError, EngineUnavailableError
 
 log = structlog.get_logger(__name__)
@@ -104,21 +105,26 @@ class _Program:
 
     async def _exit_code(self) -> int:
         try:
-            operation = await self._client.wait(self._operation_id)
+            operation = await self._client.ended(self._operation_id)
         except OperationLostError as error:
             raise EngineUnavailableError(
                 "The engine forgot a program that it ran; how it ended is unknown.",
                 hint="It was probably restarted: try again.",
             ) from error
-        return int(operation["metadata"]["return"])
+        # A program that is not there is an error to the server, yet has its code: 127.
+        code = cast("Json", operation.get("metadata") or {}).get("return")
+        if code is None:
+            reason = str(operation.get("err") or operation.get("status"))
+            raise refusal(int(operation["status_code"]), reason, path="exec")
+        return int(code)
 
     async def kill(self) -> None:
         """End the program and wait until it has, unless it takes too long."""
         signal = json.dumps({"command": "signal", "signal": _KILL})
-        with contextlib.suppress(ConnectionClosed, TimeoutError, EngineError):
+        with contextlib.suppress(ConnectionClosed, TimeoutError, EngineUnavailableError):
             async with asyncio.timeout(_DEATH_WITHIN):
                 await self._sockets["control"].send(signal)
-                await self._client.wait(self._operation_id)
+                await self._client.ended(self._operation_id)
 
 
 async def _feed(socket: ClientConnection, content: bytes) -> None:

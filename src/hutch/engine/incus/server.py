@@ -28,11 +28,19 @@ class Server:
         self._pool = pool
         self._flavour: Flavour | None = None
         self._capacity: tuple[str, int, int] | None = None
+        self._driver: str | None = None
 
     async def flavour(self) -> Flavour:
         if self._flavour is None:
             self._flavour = _flavour(cast("Json", await self._client.get("")))
         return self._flavour
+
+    async def storage_driver(self) -> str:
+        """What the pool is made of: `btrfs`, `zfs`, ..."""
+        if self._driver is None:
+            pool = cast("Json", await self._client.get(f"/storage-pools/{part(self._pool)}"))
+            self._driver = str(pool["driver"])
+        return self._driver
 
     async def status(self) -> NodeStatus:
         server = cast("Json", await self._client.get(""))

@@ -10,6 +10,7 @@ from typing import Any
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import parse_size
 from hutch.engine.base import ContainerSpec, Forward, Observed, Power
+from hutch.engine.incus.disks import SLACK_KEY, slack_of
 from hutch.errors import EngineError, InvalidSizeError
 
 Json = dict[str, Any]
@@ -95,15 +96,58 @@ def labels_config(labels: Mapping[str, str]) -> Config:
     return {_LABEL_PREFIX + key: value for key, value in labels.items()}
 
 
-def resized_root(instance: Json, disk: int) -> Json:
-    """The instance's root device with another size, as devices to PATCH."""
+def root_disk(instance: Json) -> dict[str, Config]:
+    """The instance's root device by its name. Raises EngineError when it has none of its own."""
     for name, device in instance["devices"].items():
         if device.get("type") == "disk" and device.get("path") == "/":
-            return {name: {**device, "size": str(disk)}}
+            return {name: device}
     raise EngineError(
         f"Container {instance['name']} has no root disk of its own.",
         hint="Someone changed its devices by hand: put the disk device back.",
     )
+
+
+def resized(instance: Json, limits: Limits) -> Json:
+    """What to PATCH for these limits. Room that a full disk was given stays while its size does."""
+    ((name, device),) = root_disk(instance).items()
+    slack = slack_of(instance)
+    now = _size(device)
+    keeps_slack = slack and now is not None and limits.disk == now - slack
+    return {
+        "config": {
+            **limits_config(limits),
+            **({} if keeps_slack or not slack else {SLACK_KEY: ""}),
+        },
+        "devices": {
+            name: {**device, "size": str(limits.disk + (slack if keeps_slack else 0))},
+        },
+    }
+
+
+def disk_of(instance: Json) -> int:
+    """The size of an instance's or a snapshot's root disk, with the room that it was given."""
+    ((_, device),) = root_disk(instance).items()
+    return _size(device) or 0
+
+
+def writable(instance: Json) -> Json:
+    """The part of an instance that a PUT replaces."""
+    fields = ("architecture", "config", "description", "devices", "ephemeral", "profiles")
+    return {field: instance[field] for field in fields}
+
+
+def shrinks(instance: Json, disk: int) -> bool:
+    """Whether a disk of this size is smaller than the one that was promised."""
+    ((_, device),) = root_disk(instance).items()
+    now = _size(device)
+    return now is None or disk < now - slack_of(instance)
+
+
+def _size(device: Config) -> int | None:
+    try:
+        return parse_size(device["size"])
+    except (KeyError, InvalidSizeError):
+        return None
 
 
 # -- forwards ----------------------------------------------------------------------------------
@@ -163,7 +207,7 @@ def observed(instance: Json) -> Observed:
         name=instance["name"],
         power=_POWER.get(instance["status"], Power.OTHER),
         address=address(instance),
-        limits=_limits(config, devices),
+        limits=_limits(config, devices, slack_of(instance)),
         forwards=tuple(forward for forward in forwards if forward),
         labels={
             key.removeprefix(_LABEL_PREFIX): value
@@ -179,7 +223,7 @@ def address(instance: Json) -> str | None:
     return devices.get("eth0", {}).get("ipv4.address")
 
 
-def _limits(config: Config, devices: Mapping[str, Config]) -> Limits | None:
+def _limits(config: Config, devices: Mapping[str, Config], slack: int) -> Limits | None:
     root = next((each for each in devices.values() if each.get("path") == "/"), Config())
     allowance = _ALLOWANCE.fullmatch(config.get("limits.cpu.allowance", ""))
     milliseconds = int(allowance.group(1)) if allowance else 0
@@ -189,7 +233,7 @@ def _limits(config: Config, devices: Mapping[str, Config]) -> Limits | None:
         return Limits(
             cpus=milliseconds // _PERIOD,
             memory=parse_size(config["limits.memory"]),
-            disk=parse_size(root["size"]),
+            disk=parse_size(root["size"]) - slack,
             processes=int(config["limits.processes"]),
         )
     except (KeyError, ValueError, InvalidSizeError):
