@@ -29,7 +29,11 @@ async def add_operation(session: Session, operation: Operation) -> None:
         raise BusyError(operation.target.partition(":")[0].capitalize(), live.id, live.kind)
     values = {name: getattr(operation, name) for name in Operation.__slots__}
     try:
-        await session.execute(operations.insert().values(values | {"state": operation.state.value}))
+        # A savepoint: the caller may go on in this transaction, which PostgreSQL would end.
+        async with session.begin_nested():
+            await session.execute(
+                operations.insert().values(values | {"state": operation.state.value})
+            )
     except IntegrityError as error:
         # Another server's transaction was faster; its operation is not visible in this one.
         raise BusyError(operation.target.partition(":")[0].capitalize(), "", "work") from error
