@@ -21,6 +21,7 @@ async def add(
     parsed = parse_public_key(line)
     async with context.db.write() as session:
         user_id = await _owner(session, context, actor, user)
+        await users.lock_user(session, user_id)
         if await keys.count_keys(session, user_id) >= context.settings.keys_per_user:
             raise ConflictError(
                 f"More than {context.settings.keys_per_user} SSH keys are not allowed.",
