@@ -78,6 +78,33 @@ async def test_of_two_servers_that_begin_work_on_one_target_one_is_told_it_is_bu
     await other.close()
 
 
+async def test_whoever_is_told_that_a_target_is_busy_can_go_on_with_the_rest(
+    database_url: str,
+) -> None:
+    """One of many targets was taken by another server a moment ago: the others are still begun."""
+    one, other = Database(database_url), Database(database_url)
+    added = asyncio.Event()
+
+    async def first() -> None:
+        async with one.write() as session:
+            await rows.add_operation(session, "taken")
+            added.set()
+            await asyncio.sleep(0.05)
+
+    async def second() -> None:
+        await added.wait()
+        async with other.write() as session:
+            with pytest.raises(BusyError):
+                await rows.add_operation(session, "taken")
+            await rows.add_operation(session, "free")
+
+    await asyncio.gather(first(), second())
+    async with one.read() as session:
+        assert await operations.live_targets(session) == {"taken", "free"}
+    await one.close()
+    await other.close()
+
+
 async def test_operations_are_listed_newest_first_by_owner_target_and_state(
     database: Database,
 ) -> None:
