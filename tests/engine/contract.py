@@ -506,12 +506,14 @@ class TestExec:
         assert (await engine.exec(running, ["true"])).code == 0
         assert (await engine.exec(running, ["false"])).code == 1
 
-    async def test_of_a_program_that_is_not_there_ends_with_127(self, engine: Engine, running: str):
-        assert (await engine.exec(running, ["no-such-program"])).code == 127
-
-    async def test_of_nothing_is_refused(self, engine: Engine, running: str):
-        with pytest.raises(EngineError):
-            await engine.exec(running, [])
+    @pytest.mark.parametrize(
+        ("argv", "code"),
+        [(["no-such-program"], 127), (["/etc/passwd"], 126), ([""], 127), ([], -1)],
+    )
+    async def test_of_what_is_no_program_has_a_code_too(
+        self, engine: Engine, running: str, argv: list[str], code: int
+    ):
+        assert (await engine.exec(running, argv)).code == code
 
     @pytest.mark.parametrize("size", [0, 1, 1024 * 1024], ids=["empty", "one byte", "1 MiB"])
     async def test_passes_stdin_through_unchanged(self, engine: Engine, running: str, size: int):
@@ -612,6 +614,11 @@ class TestUsage:
         assert 0 < usage.memory <= SMALL.memory
         assert 0 < usage.processes <= SMALL.processes
         assert usage.disk > 0
+
+    async def test_counts_what_is_written(self, engine: Engine, running: str):
+        before = (await engine.usage(running)).disk
+        await write(engine, running, "/root/large", random.randbytes(8 * MiB))
+        assert 8 * MiB <= (await engine.usage(running)).disk - before < 32 * MiB
 
     async def test_of_a_stopped_one_is_disk_alone(self, engine: Engine, stopped: str):
         usage = await engine.usage(stopped)

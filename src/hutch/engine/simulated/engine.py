@@ -168,8 +168,6 @@ class SimulatedEngine:
         async with self._call("exec") as state:
             if state.power(name) is not Power.RUNNING:
                 raise EngineError(f"Container {name} is not running.", container=name)
-            if not argv:
-                raise EngineError("There is no program to run.", container=name)
             known = {**programs.ENVIRONMENT, **(environment or {})}
             process = programs.Process(state, name, argv, stdin, known, user, group, cwd)
             try:

@@ -10,7 +10,9 @@ from hutch.engine.base import ExecResult, Power
 from hutch.engine.simulated import provision
 from hutch.engine.simulated.state import State
 
-NOT_FOUND = 127
+_NOTHING = -1
+_NOT_EXECUTABLE = 126
+_NOT_FOUND = 127
 _KILLED = 128 + signal.SIGKILL
 _LOOK_AGAIN = 0.05
 """Seconds between two looks whether the container still runs."""
@@ -67,11 +69,15 @@ _IMAGE = {
 
 
 async def run(process: Process) -> ExecResult:
-    """Run a program to its end. One that a simulated container has not ends with 127."""
+    """Run a program to its end. What is none ends with the code that it has in Incus."""
+    if not process.argv:
+        return failed(_NOTHING)
     program = _PROGRAMS.get(process.argv[0].rpartition("/")[2])
-    if program is None:
-        return failed(NOT_FOUND, f"{process.argv[0]}: not found in a simulated machine")
-    return await program(process)
+    if program is not None:
+        return await program(process)
+    if process.argv[0] and process.read(process.argv[0]) is not None:
+        return failed(_NOT_EXECUTABLE)
+    return failed(_NOT_FOUND, f"{process.argv[0]}: not found in a simulated machine")
 
 
 def printed(stdout: bytes | str = b"") -> ExecResult:
@@ -177,7 +183,7 @@ async def _shell(process: Process) -> ExecResult:
         case ["-c", script, *rest] if verb := provision.verb_of(script):
             return _provision(process, verb, rest[1:])
         case _:
-            return failed(NOT_FOUND, "sh: a simulated machine runs no scripts")
+            return failed(_NOT_FOUND, "sh: a simulated machine runs no scripts")
 
 
 def _provision(process: Process, verb: str, arguments: Sequence[str]) -> ExecResult:
