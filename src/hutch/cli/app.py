@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
@@ -90,6 +89,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if not words or (len(words) == 1 and words[0] in GROUPS):
         words = [*words, "--help"]
+    if words[0] == "--version":
+        words[0] = "version"
     command = typer.main.get_command(build(_command_of(words)))
     code = command.main(args=words, prog_name="hutch", standalone_mode=False)
     return code if isinstance(code, int) else exits.OK
@@ -117,6 +118,8 @@ def _show_usage_error(terminal: Terminal, error: typer.TyperException) -> int:
 
 def _show_unforeseen(terminal: Terminal, error: Exception) -> int:
     if os.environ.get("HUTCH_DEBUG"):
+        import traceback
+
         traceback.print_exc()
     shown = f"{type(error).__name__}: {error}"
     terminal.fail(

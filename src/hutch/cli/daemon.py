@@ -4,6 +4,7 @@ The only module of the command line that knows the server. It is imported for th
 alone, and the server's modules when one of them runs.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -41,29 +42,39 @@ def server(
     from hutch.api.serve import serve
     from hutch.settings import load_settings
 
-    serve(load_settings(config, data=data, listen_host=host, listen_port=port))
+    serve(load_settings(config, data=_folder(data), listen_host=host, listen_port=port))
 
 
 def up(data: Data = None) -> None:
     from hutch import supervisor
 
-    supervisor.up(data, Terminal().note)
+    supervisor.up(_folder(data), Terminal().note)
 
 
 def down(data: Data = None) -> None:
     from hutch import supervisor
 
-    supervisor.down(data, Terminal().note)
+    supervisor.down(_folder(data), Terminal().note)
 
 
 def show_config(config: ConfigFile = None, data: Data = None) -> None:
     from hutch.settings import as_toml, load_settings
 
-    Terminal().say(as_toml(load_settings(config, data=data)))
+    Terminal().say(as_toml(load_settings(config, data=_folder(data))))
 
 
 def check_config(config: ConfigFile = None, data: Data = None) -> None:
     from hutch.settings import load_settings
 
-    load_settings(config, data=data)
+    load_settings(config, data=_folder(data))
     Terminal().note(messages.CONFIG_VALID)
+
+
+def _folder(given: Path | None) -> Path | None:
+    """The data folder: `given`, else the person's own if hutch was set up for them alone."""
+    if given is not None or "HUTCH_DATA" in os.environ or os.geteuid() == 0:
+        return given
+    from hutch.setup.options import default_data
+
+    own = default_data(False, os.environ)
+    return own if own.exists() else None

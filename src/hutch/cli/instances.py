@@ -7,7 +7,6 @@ import typer
 
 from hutch.cli import exits, messages, wording
 from hutch.cli.connection import connect, resolve
-from hutch.cli.logins import printable_command
 from hutch.cli.options import Cpus, Disk, InstanceName, Json, Memory, NoWait, Yes
 from hutch.cli.terminal import Cell, Styled, Terminal, state
 from hutch.cli.waiting import finish
@@ -72,7 +71,14 @@ def _tell_created(terminal: Terminal, made: InstanceBegun) -> None:
     instance = made["instance"]
     terminal.say(messages.CREATED.format(name=instance["name"]), "green")
     terminal.say(messages.LOG_IN.format(name=instance["name"]))
-    terminal.say(messages.OR_WITH_SSH.format(command=printable_command(instance)))
+    terminal.say(messages.OR_WITH_SSH.format(command=_ssh_command(instance)))
+
+
+def _ssh_command(instance: Instance) -> str:
+    # Reading and writing keys is not needed to list instances, nor to start one.
+    from hutch.cli.logins import printable_command
+
+    return printable_command(instance)
 
 
 def list_all(
@@ -128,16 +134,13 @@ def _state(instance: Instance) -> Styled:
 
 
 def _tell_troubles(terminal: Terminal, instance: Instance, ref: str) -> None:
-    if instance["drift"]:
-        terminal.note(messages.DRIFT.format(name=ref, message=instance["drift"]["message"]))
-        terminal.note(f"  {_advice(instance, ref)}")
+    drift = instance["drift"]
+    if drift:
+        since = wording.moment_utc(drift["since"])
+        # The message says what to do.
+        terminal.note(messages.DRIFT.format(name=ref, since=since, message=drift["message"]))
     if instance["error"]:
         terminal.note(messages.FAILED_INSTANCE.format(name=ref, error=instance["error"]))
-
-
-def _advice(instance: Instance, ref: str) -> str:
-    code = instance["drift"]["code"] if instance["drift"] else ""
-    return messages.DRIFT_ADVICE.get(code, messages.DRIFT_ADVICE_OTHERWISE).format(name=ref)
 
 
 def show(name: InstanceName, as_json: Json = False) -> None:
@@ -184,7 +187,7 @@ def _fields(instance: Instance, usage: Usage | None) -> list[tuple[str, Cell]]:
         ("disk", disk),
         ("processes", processes),
         ("created", wording.moment_utc(instance["created_at"])),
-        ("ssh", printable_command(instance)),
+        ("ssh", _ssh_command(instance)),
     ]
 
 

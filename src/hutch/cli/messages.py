@@ -48,17 +48,9 @@ RESOURCES = {"instances": "instances", "cpus": "CPUs", "memory": "memory", "disk
 NO_INSTANCE = "You have no instance yet. Make one: hutch create box"
 NO_INSTANCE_OF_ANYONE = "Nobody has an instance yet."
 NO_INSTANCE_OF_OWNER = "{owner} has no instance."
-DRIFT = "{name}: {message}"
+DRIFT = "{name} is not as it should be since {since}: {message}"
 WITH_DRIFT = "{state} (drift)"
 FAILED_INSTANCE = "{name} could not be made: {error} Remove it: hutch delete {name}"
-DRIFT_ADVICE = {
-    "stopped": "Start it again: hutch start {name}",
-    "started": "Accept it: hutch start {name}, or stop it: hutch stop {name}",
-    "missing": "Make it anew from its image: hutch rebuild {name} (its disk is gone).",
-}
-DRIFT_ADVICE_OTHERWISE = (
-    "hutch leaves it as it is. Put it right: hutch restart {name}, or ask your administrator."
-)
 CREATING = "Creating {name}"
 STARTING = "Starting {name}"
 STOPPING = "Stopping {name}"

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +80,9 @@ def readable_by_others(path: Path) -> bool:
 
 def write_private(path: Path, body: str, *, owner: tuple[int, int] | None = None) -> None:
     """Replace a file by one of mode 0600: whoever reads meets the old text or the new one."""
+    # Most commands only read: they do without what it brings along.
+    import tempfile
+
     try:
         _make_folders(path.parent, owner)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
