@@ -7,7 +7,7 @@ No line holds a token, a password, or a query string; tracebacks are printed wit
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import Processor
@@ -18,23 +18,26 @@ _NOISY = ("uvicorn.access", "alembic", "httpx", "httpcore", "asyncio", "sqlalche
 
 
 def configure_logs(
-    level: Literal["debug", "info", "warning", "error"], form: Literal["json", "console"]
+    level: Literal["debug", "info", "warning", "error"],
+    form: Literal["json", "console"],
+    to: TextIO | None = None,
 ) -> None:
-    """Send hutch's own lines, and those of the libraries, to standard error in one form."""
+    """Write hutch's own lines, and those of the libraries, in one form; to standard error."""
+    stream = to or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
     ]
-    renderer = _renderer(form)
+    renderer = _renderer(form, stream)
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -46,7 +49,7 @@ def configure_logs(
         logging.getLogger(name).setLevel(max(_LEVELS[level], logging.WARNING))
 
 
-def _renderer(form: Literal["json", "console"]) -> Sequence[Processor]:
+def _renderer(form: Literal["json", "console"], stream: TextIO) -> Sequence[Processor]:
     if form == "console":
-        return (structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),)
+        return (structlog.dev.ConsoleRenderer(colors=stream.isatty()),)
     return (structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer())
