@@ -40,7 +40,7 @@ class World:
     def __init__(self, context: Context, lab: Lab, clock: Clock) -> None:
         self.context = context
         self.lab = lab
-        self._clock = clock
+        self.clock = clock
         self.monotonic = Monotonic()
         engine = context.engines.of(lab.node)
         assert isinstance(engine, SimulatedEngine)
@@ -49,7 +49,7 @@ class World:
     def wait(self, seconds: float) -> None:
         """Let time pass on both clocks."""
         self.monotonic.seconds += seconds
-        self._clock.forward(seconds=seconds)
+        self.clock.forward(seconds=seconds)
 
     async def node(self) -> Node:
         async with self.context.db.read() as session:
@@ -220,4 +220,3 @@ async def world(context: Context, lab: Lab, clock: Clock) -> World:
         seen_at=context.now(),
     )
     return made
-

@@ -120,9 +120,7 @@ async def test_what_the_engine_brings_back_itself_is_left_to_it(world: World, bo
     assert await world.events("instance.drift") == []
 
 
-async def test_nothing_is_started_while_the_engine_is_still_starting(
-    world: World, alice: Actor
-):
+async def test_nothing_is_started_while_the_engine_is_still_starting(world: World, alice: Actor):
     boxes = [await world.machine(alice, f"box{number}") for number in range(4)]
     world.engine.reboot(restore=False)
     server = Server(world)

@@ -69,12 +69,16 @@ class Reconcilers:
                 for reconciler in self._reconcilers:
                     group.create_task(self._repeat(reconciler))
         finally:
-            await self._watch.close()
+            await self.close()
 
     async def once(self) -> None:
         """One pass of each, one after the other."""
         for reconciler in self._reconcilers:
             await self._try(reconciler)
+
+    async def close(self) -> None:
+        """Stop listening to the engines; `run` does that itself when it ends."""
+        await self._watch.close()
 
     async def _pass_hints_on(self) -> None:
         while True:
@@ -95,9 +99,11 @@ class Reconcilers:
             shortest = min(longest, max(SHORTEST_PAUSE, BREATHER * took))
             await asyncio.sleep(shortest * random.uniform(1 - JITTER, 1))  # noqa: S311
             wait = longest if again is None else min(longest, again)
+            left = max(0.0, wait * random.uniform(1 - JITTER, 1) - shortest)  # noqa: S311
+            # Not `wait_for`: before Python 3.12 it forgets a cancellation that meets a hint.
             with suppress(TimeoutError):
-                left = max(0.0, wait * random.uniform(1 - JITTER, 1) - shortest)  # noqa: S311
-                await asyncio.wait_for(woken.wait(), left)
+                async with asyncio.timeout(left):
+                    await woken.wait()
 
     async def _try(self, reconciler: Reconciler) -> float | None:
         try:
