@@ -307,11 +307,12 @@ async def delete(context: Context, actor: Actor, ref: str) -> Operation:
             await operations.end_stuck(session, live.id, context.now())
             instance = replace(instance, state=InstanceState.STOPPED)
         elif live is not None and live.kind == Kind.INSTANCE_CREATE:
-            await operations.request_cancel(session, live.id)
-            await _record(session, context, actor, instance, "delete", live.id)
-            operation = replace(live, cancel_requested=True)
-            context.hints.changed(live.id)
-            return operation
+            if await operations.request_cancel(session, live.id):
+                await _record(session, context, actor, instance, "delete", live.id)
+                context.hints.changed(live.id)
+                return replace(live, cancel_requested=True)
+            # It ended a moment ago: what it made is deleted as any other.
+            instance = await find_instance(session, actor, Action.INSTANCE_DELETE, ref)
         operation = await _begin_in(session, context, actor, instance, Kind.INSTANCE_DELETE)
     context.hints.work.set()
     return operation
@@ -400,6 +401,9 @@ async def configure(
 ) -> Operation:
     """Change an instance's limits, while it runs where the engine can."""
     async with context.db.write() as session:
+        instance = await find_instance(session, actor, Action.INSTANCE_CONFIGURE, ref)
+        # Whoever waited for this lock reads again: what was true before may have been changed.
+        await users.lock_user(session, instance.owner_id)
         instance = await find_instance(session, actor, Action.INSTANCE_CONFIGURE, ref)
         live = await operations.live_operation(session, target(instance.id))
         if live is not None:

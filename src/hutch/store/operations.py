@@ -143,9 +143,12 @@ async def save(session: Session, operation: Operation, **values: Any) -> bool:
     return (await session.execute(query.values(**values))).rowcount == 1
 
 
-async def request_cancel(session: Session, operation_id: str) -> None:
-    query = update(operations).where(operations.c.id == operation_id)
-    await session.execute(query.values(cancel_requested=True))
+async def request_cancel(session: Session, operation_id: str) -> bool:
+    """Ask an operation to stop and undo what it has begun; False when it has ended meanwhile."""
+    query = update(operations).where(
+        operations.c.id == operation_id, operations.c.state.in_(_RUNNABLE)
+    )
+    return (await session.execute(query.values(cancel_requested=True))).rowcount == 1
 
 
 async def cancel_requested(session: Session, operation_id: str) -> bool:
