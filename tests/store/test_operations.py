@@ -263,9 +263,19 @@ async def test_asking_to_cancel_is_remembered(database: Database) -> None:
     added = await _add(database)
     async with database.write() as session:
         assert not await operations.cancel_requested(session, added.id)
-        await operations.request_cancel(session, added.id)
+        assert await operations.request_cancel(session, added.id)
         assert await operations.cancel_requested(session, added.id)
         assert not await operations.cancel_requested(session, "nothing")
+
+
+@pytest.mark.parametrize("state", sorted(ENDED))
+async def test_what_has_ended_cannot_be_cancelled(
+    database: Database, state: OperationState
+) -> None:
+    added = await _add(database, state=state)
+    async with database.write() as session:
+        assert not await operations.request_cancel(session, added.id)
+        assert not await operations.cancel_requested(session, added.id)
 
 
 async def test_only_a_stuck_operation_is_retried_or_given_up(database: Database) -> None:
