@@ -95,9 +95,10 @@ def _not_hutch(url: str, status: int) -> HutchError:
 
 
 def _classes() -> dict[str, type[HutchError]]:
-    # Made when an error comes, not at start: most runs never need it.
-    # Of two with one code the first is the true one, the other a class of `_newer`.
-    return {kind.code: kind for kind in reversed(list(_family(HutchError)))}
+    # Made when an error comes, not at start: most runs never need it. Those of `_newer` are left
+    # out: what they were made from decides what they are, each time anew.
+    known = (kind for kind in _family(HutchError) if kind.__module__ == HutchError.__module__)
+    return {kind.code: kind for kind in known}
 
 
 def _family(kind: type[HutchError]) -> Iterator[type[HutchError]]:
