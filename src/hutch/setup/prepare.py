@@ -33,6 +33,7 @@ NIC_ISOLATION = {
     "security.port_isolation": "true",
 }
 _SUBNET_TRIES = 5
+_VANISHED_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def ensure_network(api: IncusApi, name: str, prefix: int = DEFAULT_PREFIX) -> bo
     for _ in range(_SUBNET_TRIES):
         subnet = choose_subnet(used_networks(api) | taken, uplink_networks(), prefix)
         try:
-            api.call("POST", "/networks", _network(name, subnet))
+            _set_up_bridge(api, "POST", "/networks", _network(name, subnet))
         except IncusApiError:
             # Another bridge may have come up on that network after we looked.
             if api.find(f"/networks/{name}") is not None or subnet not in used_networks(api):
@@ -125,8 +126,24 @@ def ensure_isolation(api: IncusApi, names: Names) -> bool:
         api.call("POST", "/network-acls", {"name": names.acl, "egress": rules})
     else:
         api.call("PUT", f"/network-acls/{names.acl}", {**acl, "egress": rules})
-    api.call("PATCH", f"/networks/{names.network}", {"config": _isolation_config(names)})
+    _set_up_bridge(api, "PATCH", f"/networks/{names.network}", {"config": _isolation_config(names)})
     return True
+
+
+def _set_up_bridge(api: IncusApi, method: str, path: str, body: Json) -> None:
+    """Create or change a bridge, which makes Incus look at every interface of the host.
+
+    One that goes away while it looks, because some container stops, makes it give up.
+    """
+    for attempt in range(_VANISHED_TRIES):
+        try:
+            api.call(method, path, body)
+        except IncusApiError as error:
+            vanished = "bridge children" in str(error) and "does not exist" in str(error)
+            if not vanished or attempt + 1 == _VANISHED_TRIES:
+                raise
+        else:
+            return
 
 
 def is_isolated(api: IncusApi, names: Names) -> bool:
