@@ -194,6 +194,10 @@ class World:
             )
 
 
+class WrittenError(BaseException):
+    """Not an Exception: a reconciler logs those and goes on, and this is to end the test."""
+
+
 class ReadOnly:
     """A database in which nothing may be written."""
 
@@ -201,7 +205,7 @@ class ReadOnly:
         self.read: Callable[[], AbstractAsyncContextManager[Session]] = context.db.read
 
     def write(self) -> AbstractAsyncContextManager[Session]:
-        raise AssertionError("nothing was to be written")
+        raise WrittenError("nothing was to be written")
 
 
 def read_only(context: Context) -> Context:
