@@ -71,6 +71,9 @@ class Service:
     user: str = ""
     groups: tuple[str, ...] = ()
     before_start: Callable[[], None] = lambda: None
+    may_stop: Callable[[], bool] = lambda: True
+    is_own: Callable[[list[str]], bool] | None = None
+    """Whether these are its arguments, where an older version of hutch gave it others."""
     may_be_others: bool = False
     """Whether it is as good when a process that hutch did not start does this already."""
 
@@ -89,16 +92,18 @@ def _lxcfs() -> Service:
         name="lxcfs",
         argv=incusd.lxcfs_argv(),
         is_ready=incusd.lxcfs_mounted,
-        stop=_stop_lxcfs,
+        stop=processes.end,
+        may_stop=_is_lxcfs_unused,
         before_start=incusd.clear_lxcfs,
         may_be_others=True,
     )
 
 
-def _stop_lxcfs(identity: Identity | None) -> None:
+def _is_lxcfs_unused() -> bool:
     """Containers of any Incus on the machine look through it: without it their /proc is dead."""
-    if not any(words[0].startswith("[lxc monitor]") for _, words in processes.processes() if words):
-        processes.end(identity)
+    return not any(
+        words[0].startswith("[lxc monitor]") for _, words in processes.processes() if words
+    )
 
 
 def _incusd(site: Site) -> Service:
@@ -126,6 +131,7 @@ def _incusd(site: Site) -> Service:
         is_ready=answers,
         stop=stop,
         environment=environment,
+        is_own=incusd.is_daemon,
         before_start=prepare,
         may_be_others=True,
     )
@@ -176,12 +182,19 @@ def find(site: Site, service: Service) -> Identity | None:
     mark = f"{MARK}={site.data}:{service.name}"
     for pid, words in processes.processes():
         # Helpers inherit the mark, so the arguments must be the service's own.
-        if words[-len(service.argv) :] == service.argv and mark in processes.environment_of(pid):
+        if _is_own(service, words) and mark in processes.environment_of(pid):
             identity = processes.identify(pid)
             if identity is not None:
                 processes.save_identity(_note(site, service), identity)
                 return identity
     return None
+
+
+def _is_own(service: Service, words: list[str]) -> bool:
+    if service.is_own is not None:
+        return service.is_own(words)
+    # A script's arguments come after its interpreter.
+    return words[-len(service.argv) :] == service.argv
 
 
 def _note(site: Site, service: Service) -> Path:
@@ -255,8 +268,7 @@ async def _keep(site: Site, service: Service, started: asyncio.Event) -> None:
         began = time.monotonic()
         try:
             identity = find(site, service)
-            if identity is None and await _others_serve(service):
-                started.set()
+            if identity is None and await _others_serve(service, started):
                 continue
             if identity is None:
                 identity = await asyncio.to_thread(start, site, service)
@@ -274,12 +286,13 @@ async def _keep(site: Site, service: Service, started: asyncio.Event) -> None:
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-async def _others_serve(service: Service) -> bool:
+async def _others_serve(service: Service, started: asyncio.Event) -> bool:
     """Waits as long as a process that hutch did not start does the service's work: the machine
     has one lxcfs for all, and whoever started it may stop it. False when there is none."""
     if not service.may_be_others or not await asyncio.to_thread(service.is_ready):
         return False
     _log(f"{service.name}: somebody else's serves")
+    started.set()
     await _while(service.is_ready, pause=_LOOK_SECONDS)
     return True
 
@@ -352,7 +365,7 @@ def stop_all(site: Site, settings: Settings, report: Report) -> None:
     """Stops what runs of this hutch, the last started first."""
     for service in reversed(services_of(site, settings)):
         identity = find(site, service)
-        if identity is not None:
+        if identity is not None and service.may_stop():
             report(f"Stopping {service.name}")
             service.stop(identity)
             if not processes.alive(identity):

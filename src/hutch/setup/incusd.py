@@ -48,6 +48,11 @@ def daemon_argv() -> list[str]:
     return [daemon_path(), "--group", "incus-admin"]
 
 
+def is_daemon(words: list[str]) -> bool:
+    """Whether these arguments are a daemon's. Its helpers have a command as the second one."""
+    return len(words) > 1 and Path(words[0]).name == "incusd" and words[1].startswith("--")
+
+
 def make_folders(folder: Path) -> None:
     """What the daemon expects to be there; with systemd its unit makes it."""
     folder.mkdir(parents=True, exist_ok=True)

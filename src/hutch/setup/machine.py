@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -87,7 +87,7 @@ def steps(options: Options, site: Site) -> list[Step]:
     found: list[Step] = []
     if os.geteuid() == 0:
         if site.engine is EngineKind.INCUS:
-            found.append(_packages(site))
+            found.append(packages(with_incus=site.daemon is not Daemon.FOREIGN))
         found.append(_account(site))
     found.append(_folders(site))
     if site.engine is EngineKind.INCUS:
@@ -98,33 +98,27 @@ def steps(options: Options, site: Site) -> list[Step]:
 # ---- packages -------------------------------------------------------------------------------
 
 
-def _packages(site: Site) -> Step:
-    wanted = [*_ALWAYS]
-    if site.daemon is not Daemon.FOREIGN:
+def packages(*, with_incus: bool, extra: Sequence[str] = ()) -> Step:
+    """The distribution's packages that hutch works with, and `extra` ones."""
+    wanted = [*_ALWAYS, *extra]
+    if with_incus:
         wanted += _WITH_INCUS
         if host.supports_file_system("zfs"):
             wanted.append("zfsutils-linux")
 
-    def missing() -> list[str]:
-        absent = apt.missing(wanted)
-        if site.daemon is not Daemon.FOREIGN and not _has_incus():
-            absent.append("incus")
-        return absent
-
     def do(progress: Progress) -> str:
-        absent = missing()
         apt.update(progress)
-        if "incus" in absent:
-            absent.remove("incus")
+        absent = apt.missing(wanted)
+        if with_incus and not _has_incus():
             absent += _incus_packages(progress)
         apt.install(absent, progress)
         return f"installed {', '.join(absent)}"
 
     return Step(
         "Packages of the operating system",
-        lambda: not missing(),
+        lambda: not apt.missing(wanted) and (_has_incus() or not with_incus),
         do,
-        advice="Check the network and the mirrors in /etc/apt, then run ./quickstart again.",
+        advice="Check the network and the mirrors in /etc/apt, then run the same command again.",
     )
 
 

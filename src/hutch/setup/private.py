@@ -179,11 +179,17 @@ def remove_abandoned() -> list[str]:
     gone: list[str] = []
     with _turn():
         for folder in ROOT.glob("*/"):
-            young = time.time() - folder.stat().st_mtime < 10
-            if processes.load_identity(folder / _OWNER) is None and not young:
+            if _is_abandoned(folder):
                 _remove(folder)
                 gone.append(folder.name)
     return gone
+
+
+def _is_abandoned(folder: Path) -> bool:
+    if (folder / _OWNER).exists():
+        return processes.load_identity(folder / _OWNER) is None
+    # Made, but not yet signed: its owner may be doing so right now.
+    return time.time() - folder.stat().st_mtime > 10
 
 
 @contextlib.contextmanager
