@@ -1,7 +1,7 @@
 """The engine protocol over the REST API of Incus, or of LXD, which has kept the same one.
 
 driver.py   the protocol's methods
-spec.py     what a container is in Incus's words: written and read back, no I/O
+spec.py     what a container is in Incus's words: written and read back
 exec.py     running a program inside
 watch.py    the event stream, and the list of containers which it keeps fresh
 banner.py   waiting for the SSH server behind a port

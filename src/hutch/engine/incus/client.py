@@ -275,9 +275,11 @@ class Client:
                 )
             connection = await connecting
         except InvalidStatus as error:
-            answer = error.response
-            reason = answer.body.decode(errors="replace").strip() if answer.body else ""
-            raise refusal(answer.status_code, reason or answer.reason_phrase, path=path) from error
+            answer = httpx.Response(
+                error.response.status_code, content=bytes(error.response.body or b"")
+            )
+            message = str(_body(answer).get("error"))
+            raise refusal(answer.status_code, message, path=path) from error
         except (OSError, TimeoutError, WebSocketException) as error:
             raise self._unavailable(error) from error
         try:

@@ -22,7 +22,7 @@ from hutch.engine.base import (
     Power,
     Usage,
 )
-from hutch.engine.incus import banner, disks, programs, spec
+from hutch.engine.incus import banner, card, disks, programs, spec
 from hutch.engine.incus.client import Certificates, Client, Json, OperationLostError, part
 from hutch.engine.incus.server import Server
 from hutch.engine.incus.watch import Listing
@@ -36,6 +36,11 @@ log = structlog.get_logger(__name__)
 
 _READ_WITHIN = 10.0
 """Seconds for reading a file: one that is a pipe inside the container would never end."""
+
+_ALREADY_STOPPED = "already stopped"
+_CLEANED_UP_PAUSE = 0.05
+"""Seconds between two looks, of which there are so many:"""
+_CLEANED_UP_LOOKS = 600
 
 
 class IncusEngine:
@@ -199,10 +204,20 @@ class IncusEngine:
 
     async def start(self, name: str) -> None:
         await self._ensure(
-            name,
-            lambda: self._has_power(name, Power.RUNNING),
-            lambda: self._set_state(name, {"action": "start", "timeout": -1}),
+            name, lambda: self._has_power(name, Power.RUNNING), lambda: self._start(name)
         )
+
+    async def _start(self, name: str) -> None:
+        body = {"action": "start", "timeout": -1}
+        try:
+            await self._set_state(name, body)
+        except EngineError as error:
+            if not card.is_name_taken(error):
+                raise
+            log.warning("a left-over network interface is in the way", container=name)
+            instance = await self._instance(name)
+            await self._client.send("PATCH", f"/instances/{part(name)}", card.renamed(instance))
+            await self._set_state(name, body)
 
     async def stop(self, name: str, *, timeout: float = 30.0) -> None:
         await self._ensure(
@@ -220,10 +235,23 @@ class IncusEngine:
             except EngineConflictError:
                 raise
             except EngineError as error:
+                if _ALREADY_STOPPED in error.message:
+                    return await self._settle_stopped(name, error)
                 log.info("container does not shut down yet", container=name, reason=error.message)
             left -= patience
             patience *= 2
         return await self._set_state(name, {"action": "stop", "timeout": -1, "force": True})
+
+    async def _settle_stopped(self, name: str, refused: EngineError) -> None:
+        """Wait while the server still cleans up behind a container that has shut down.
+
+        Until then it calls the container running, and yet refuses to stop it.
+        """
+        for _ in range(_CLEANED_UP_LOOKS):
+            if await self._has_power(name, Power.STOPPED):
+                return
+            await asyncio.sleep(_CLEANED_UP_PAUSE)
+        raise refused
 
     async def _set_state(self, name: str, body: Json) -> None:
         await self._client.send("PUT", f"/instances/{part(name)}/state", body)

@@ -72,11 +72,16 @@ async def _connect(
 ) -> dict[str, ClientConnection]:
     path = f"/operations/{part(operation['id'])}/websocket"
     secrets: dict[str, str] = operation["metadata"]["fds"]
-    connecting = [
-        stack.enter_async_context(client.websocket(path, secret=secret))
-        for secret in secrets.values()
-    ]
-    return dict(zip(secrets, await asyncio.gather(*connecting), strict=True))
+
+    async def connected(stream: str) -> ClientConnection:
+        return await stack.enter_async_context(client.websocket(path, secret=secrets[stream]))
+
+    # Control comes first: the program starts with the last of the others, and may have ended
+    # before one that comes later.
+    sockets = {"control": await connected("control")}
+    streams = ("0", "1", "2")
+    opened = await asyncio.gather(*(connected(stream) for stream in streams))
+    return sockets | dict(zip(streams, opened, strict=True))
 
 
 class _Program:

@@ -1,6 +1,6 @@
 """A container in Incus's words: what hutch asks for, and how it reads back what is there.
 
-Pure functions. Every setting is the container's own: it depends on no profile.
+No input or output. Every setting is the container's own: it depends on no profile.
 """
 
 import re
@@ -10,6 +10,7 @@ from typing import Any
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import parse_size
 from hutch.engine.base import ContainerSpec, Forward, Observed, Power
+from hutch.engine.incus import card
 from hutch.engine.incus.disks import SLACK_KEY, slack_of
 from hutch.errors import EngineError, InvalidSizeError
 
@@ -30,6 +31,7 @@ def instance_body(
     spec: ContainerSpec, *, pool: str, network: str, guest_api: str, start: bool
 ) -> Json:
     """What to POST for a new container. `guest_api` is the server's name for that setting."""
+    card_config, eth0 = card.new(network, spec.address)
     return {
         "name": spec.name,
         "type": "container",
@@ -38,13 +40,14 @@ def instance_body(
         "start": start,
         "config": {
             **_ISOLATION,
+            **card_config,
             guest_api: "false",
             **limits_config(spec.limits),
             **labels_config(spec.labels),
         },
         "devices": {
             "root": {"type": "disk", "path": "/", "pool": pool, "size": str(spec.limits.disk)},
-            "eth0": _network_card(network, spec.address),
+            "eth0": eth0,
             **forward_devices(spec.forwards, spec.address),
         },
     }
@@ -62,21 +65,6 @@ _ISOLATION: Config = {
     # Memory means memory: what is above the limit must not slow down everyone's disk instead.
     "limits.memory.swap": "false",
 }
-
-
-def _network_card(network: str, address: str) -> Config:
-    """Set whole at creation: changing the card of a running container may lose its network."""
-    return {
-        "type": "nic",
-        "network": network,
-        "name": "eth0",
-        "ipv4.address": address,
-        "security.mac_filtering": "true",
-        "security.ipv4_filtering": "true",
-        "security.ipv6_filtering": "true",
-        # Frames pass between the container and the bridge only, never to another container.
-        "security.port_isolation": "true",
-    }
 
 
 def limits_config(limits: Limits) -> Config:
