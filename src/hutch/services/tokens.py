@@ -1,6 +1,7 @@
 """Who is asking: passwords, sign-in and API tokens."""
 
 import asyncio
+import hashlib
 from datetime import datetime, timedelta
 
 from argon2 import PasswordHasher
@@ -10,13 +11,20 @@ from hutch.domain import names
 from hutch.domain.ids import new_id
 from hutch.domain.people import Actor, Role, Scope, Token, User
 from hutch.domain.permissions import Action, can
-from hutch.errors import BadLoginError, BadTokenError, NotFoundError, TooManyRequestsError
+from hutch.errors import (
+    BadLoginError,
+    BadTokenError,
+    InvalidLimitError,
+    NotFoundError,
+    TooManyRequestsError,
+)
 from hutch.services.access import require
 from hutch.services.context import Context
 from hutch.services.vault import TOKEN_PREFIX, digest, new_token
 from hutch.store import events, tokens, users
 
 LONGEST_PASSWORD = 1024
+MOST_DAYS = 3650
 TOUCH_EVERY = timedelta(minutes=5)
 """How exact a token's last use is: writing at every request would cost more than the request."""
 
@@ -33,15 +41,11 @@ async def hash_password(password: str) -> str:
         return await asyncio.to_thread(_hasher.hash, password)
 
 
-async def _matches(hashed: str, password: str) -> bool:
-    def verify() -> bool:
-        try:
-            return _hasher.verify(hashed, password)
-        except (VerificationError, InvalidHashError):
-            return False
-
-    async with _verifying:
-        return await asyncio.to_thread(verify)
+def _matches(hashed: str, password: str) -> bool:
+    try:
+        return _hasher.verify(hashed, password)
+    except (VerificationError, InvalidHashError, UnicodeEncodeError):
+        return False
 
 
 async def login(
@@ -52,16 +56,20 @@ async def login(
     Raises BadLoginError, alike in message and time for an unknown name, a wrong password and a
     disabled person, and TooManyRequestsError after too many failures of the name or the address.
     """
-    subjects = (f"name:{name[:64]}", f"address:{address[:100]}")
-    await _check_rate(context, subjects)
     async with context.db.read() as session:
         user = await users.find_user(session, name[:64], context.settings.default_quota)
         hashed = None if user is None else await users.password_hash(session, user.id)
-    matches = await _matches(hashed or _NOBODY, password[:LONGEST_PASSWORD])
-    if user is None or hashed is None or not matches or user.disabled_at is not None:
+    await _verify(
+        context,
+        None if user is None or user.disabled_at is not None else hashed,
+        password,
+        name=name,
         # A name nobody has may be a password typed into the wrong field: it is not recorded.
-        known = "(unknown)" if user is None else user.name
-        await _record_failure(context, subjects, known, address, request_id)
+        known="(unknown)" if user is None else user.name,
+        address=address,
+        request_id=request_id,
+    )
+    if user is None:
         raise BadLoginError
     clear = new_token()
     token = Token(
@@ -75,8 +83,15 @@ async def login(
     )
     actor = Actor(user.id, user.name, user.role, address=address, request_id=request_id)
     async with context.db.write() as session:
+        # Who was shut out, or given another password, meanwhile gets no token for the old one.
+        await users.lock_user(session, user.id)
+        still = await users.get_user(session, user.id, user.quota)
+        if still is None or still.disabled_at is not None:
+            raise BadLoginError
+        if await users.password_hash(session, user.id) != hashed:
+            raise BadLoginError
         await tokens.add_token(session, token, digest(clear))
-        await tokens.forget_failures(session, subjects[0])
+        await tokens.forget_failures(session, name_subject(user.name))
         await events.record(
             session, actor, context.now(), "user.login", ("user", user.id, user.name),
             owner_id=user.id,
@@ -86,13 +101,47 @@ async def login(
 
 async def check_password(context: Context, actor: Actor, password: str) -> None:
     """Raise BadLoginError unless `password` is the actor's own, counting failures as `login`."""
-    subjects = (f"name:{actor.name}", f"address:{(actor.address or '')[:100]}")
-    await _check_rate(context, subjects)
     async with context.db.read() as session:
         hashed = await users.password_hash(session, actor.user_id)
-    if not await _matches(hashed or _NOBODY, password[:LONGEST_PASSWORD]):
-        await _record_failure(context, subjects, actor.name, actor.address or "", actor.request_id)
-        raise BadLoginError
+    await _verify(
+        context,
+        hashed,
+        password,
+        name=actor.name,
+        known=actor.name,
+        address=actor.address or "",
+        request_id=actor.request_id,
+    )
+
+
+async def _verify(
+    context: Context,
+    hashed: str | None,
+    password: str,
+    *,
+    name: str,
+    known: str,
+    address: str,
+    request_id: str | None,
+) -> None:
+    """Raise BadLoginError, and count it, unless the password has this hash; None: nobody's does."""
+    subjects = (name_subject(name), f"address:{address[:100]}")
+    async with _verifying:
+        # Looked at when its turn has come: of a thousand guesses sent at once none has failed yet.
+        await _check_rate(context, subjects)
+        given = password[:LONGEST_PASSWORD]
+        matches = await asyncio.to_thread(_matches, hashed or _NOBODY, given)
+        if hashed is None or not matches:
+            await _record_failure(context, subjects, known, address, request_id)
+            raise BadLoginError
+
+
+def name_subject(name: str) -> str:
+    """What failed sign-ins of a name are counted under, whether anyone has that name or not.
+
+    Not the name itself: it may be a password that was typed into the wrong field.
+    """
+    return "name:" + hashlib.sha256(name.encode(errors="replace")).hexdigest()
 
 
 async def _check_rate(context: Context, subjects: tuple[str, ...]) -> None:
@@ -131,7 +180,7 @@ async def authenticate(
     context: Context, token: str, *, address: str | None, request_id: str | None
 ) -> Actor:
     """The actor behind a token. Raises BadTokenError when it is unknown, expired or revoked."""
-    if not token.startswith(TOKEN_PREFIX) or len(token) > 100:
+    if not token.startswith(TOKEN_PREFIX) or len(token) > 100 or not token.isascii():
         raise BadTokenError
     now = context.now()
     async with context.db.read() as session:
@@ -155,6 +204,8 @@ async def create(
     """A new token of one's own, shown this once. `days` None: it never expires."""
     require(actor, Action.TOKEN_WRITE, actor.user_id)
     names.title("token", title)
+    if days is not None and not 1 <= days <= MOST_DAYS:
+        raise InvalidLimitError("days", str(days), f"1 to {MOST_DAYS}, or none for no end")
     clear = new_token()
     now = context.now()
     token = Token(

@@ -8,6 +8,7 @@ from hutch.domain.ids import new_id
 from hutch.domain.limits import Holding
 from hutch.domain.people import Actor, Role, User
 from hutch.domain.permissions import Action
+from hutch.domain.sizes import LARGEST
 from hutch.errors import (
     BadLoginError,
     ConflictError,
@@ -23,6 +24,12 @@ from hutch.store import events, tokens, users
 from hutch.store.db import Session, lock
 
 LEAST_PASSWORD = 10
+_MOST = {
+    "quota_instances": 1_000_000,
+    "quota_cpus": 1_000_000,
+    "quota_memory": LARGEST,
+    "quota_disk": LARGEST,
+}
 
 
 async def add(
@@ -52,8 +59,12 @@ def _checked(password: str) -> str:
     # Length is what protects (NIST SP 800-63B); the rest keeps out the few that are guessed first.
     if not LEAST_PASSWORD <= len(password) <= sign_in.LONGEST_PASSWORD:
         raise WeakPasswordError(
-            f"A password needs at least {LEAST_PASSWORD} characters.",
+            f"A password has {LEAST_PASSWORD} to {sign_in.LONGEST_PASSWORD} characters.",
             hint="Three or four words in a row are easy to remember.",
+        )
+    if not password.isprintable():
+        raise WeakPasswordError(
+            "A password is made of letters, digits, signs and spaces.", hint="Type it, plainly."
         )
     if len(set(password)) < 4 or re.fullmatch(
         r"(?i)(password|hutch|qwerty|12345)[0-9!]*", password
@@ -119,7 +130,7 @@ async def reset_password(context: Context, actor: Actor, name: str) -> str:
         user = await _find(session, context, name)
         await users.update_user(session, user.id, password_hash=hashed)
         await tokens.delete_tokens_of(session, user.id)
-        await tokens.forget_failures(session, f"name:{user.name}")
+        await tokens.forget_failures(session, sign_in.name_subject(user.name))
         await _record(session, context, actor, "user.reset_password", user)
     return password
 
@@ -162,8 +173,8 @@ async def configure(
     }
     changes: dict[str, object] = {key: value for key, value in quota.items() if value is not None}
     for key, value in changes.items():
-        if isinstance(value, int) and not 0 <= value < 2**53:
-            raise InvalidLimitError(key, str(value), "0 or more")
+        if isinstance(value, int) and not 0 <= value <= _MOST[key]:
+            raise InvalidLimitError(key.removeprefix("quota_"), str(value), f"0 to {_MOST[key]}")
     async with context.db.write() as session:
         user = await _find(session, context, name)
         if role is not None and role is not user.role:

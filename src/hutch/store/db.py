@@ -7,6 +7,7 @@ whoever counts something first takes the `lock` for it.
 """
 
 import hashlib
+import logging
 import sqlite3
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +19,9 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from hutch.errors import DatabaseUnavailableError, InvalidInputError
+
+# It writes every statement with its values to the log at level debug, password hashes among them.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 Session: TypeAlias = AsyncConnection
 """An open transaction, as the store's functions take it."""

@@ -113,7 +113,7 @@ login_failures = Table(
     "login_failures",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    # `name:alice` or `address:192.0.2.7`.
+    # `name:` and the name's SHA-256, or `address:192.0.2.7`.
     Column("subject", String(128), nullable=False),
     Column("at", Instant, nullable=False),
     Index("ix_login_failures_subject_at", "subject", "at"),
