@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from argon2 import PasswordHasher
 from cryptography.fernet import Fernet
 
 from hutch.domain.ids import new_id
@@ -14,8 +15,8 @@ from hutch.domain.limits import Holding
 from hutch.domain.nodes import Capacity, EngineKind, Node, NodeState
 from hutch.domain.people import Actor, Role, User
 from hutch.engine.simulated import SimulatedEngine
+from hutch.services import tokens
 from hutch.services.context import Context, Engines, utc_now
-from hutch.services.tokens import hash_password
 from hutch.services.vault import Vault, new_password
 from hutch.settings import Settings
 from hutch.store import images, nodes, users
@@ -23,6 +24,11 @@ from hutch.store.db import Database
 
 PEOPLE = {"alice": Role.MEMBER, "bob": Role.MEMBER, "ada": Role.ADMIN}
 CAPACITY = Capacity(cpus=64, memory=256 * 1024**3, disk=4 * 1024**4)
+
+REAL_HASHER = tokens._hasher
+# Every sign-in of a test would take 64 MiB and a processor for as long as it may.
+tokens._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+tokens._NOBODY = tokens._hasher.hash(new_password())
 
 
 class Clock:
@@ -66,7 +72,7 @@ async def passwords() -> dict[str, str]:
     """Everyone's password, made anew in each run of the tests; hashed once, for that is slow."""
     for name in PEOPLE.keys() - _made.keys():
         password = new_password()
-        _made[name] = password, await hash_password(password)
+        _made[name] = password, await tokens.hash_password(password)
     return {name: password for name, (password, _) in _made.items()}
 
 
