@@ -5,6 +5,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -108,9 +109,17 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> Respon
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
     answer = failure(_translated(request, error), request.scope)
-    for name, value in (error.headers or {}).items():
-        answer.headers[name] = value
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(_methods(request))
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method of the path; the framework names those of the first route alone."""
+    path: str = request.scope["path"]
+    routes = (route for route in request.app.routes if isinstance(route, APIRoute))
+    found = [route.methods or () for route in routes if route.path_regex.match(path)]
+    return sorted({method for methods in found for method in methods})
 
 
 def _translated(request: Request, error: HTTPException) -> HutchError:

@@ -67,7 +67,7 @@ def _size_schema(least: int) -> dict[str, Any]:
     return {
         "anyOf": [
             {"type": "integer", "minimum": least, "maximum": LARGEST},
-            {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,3})?[KMGT]iB$"},
+            {"type": "string", "pattern": r"^[1-9][0-9]{0,2}(\.[0-9]{1,3})?[KMGT]iB$"},
         ],
         "description": "Bytes, or a text such as 512MiB or 4GiB.",
         "examples": ["4GiB"],

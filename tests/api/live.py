@@ -1,0 +1,45 @@
+"""A server on a port of its own, in a thread: what only real HTTP can show."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from hutch.api.app import create_app
+from hutch.domain.people import Scope
+from hutch.operations.runner import Runner
+from hutch.services import tokens
+from tests import lab as labs
+
+
+@contextmanager
+def serving(url: str, folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
+    """The address and an administrator's token of a server over a lab with a simulated node."""
+    token = asyncio.run(_fill(url, folder))
+    context = labs.open_context(url, folder, **settings)
+    app = create_app(context, [Runner(context)])
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", token
+    finally:
+        server.should_exit = True
+        app.state.stopping.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+async def _fill(url: str, folder: Path) -> str:
+    context = labs.open_context(url, folder)
+    lab = await labs.fill(context.db, folder / "engine.db", context.settings.default_quota)
+    token, _ = await tokens.create(context, lab.actors["ada"], "test", Scope.FULL, None)
+    await labs.close_context(context)
+    return token
