@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,6 +22,8 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     drop: bool = False
     """Close the connection instead of answering."""
+    hang_up: bool = False
+    """Close the connection after the answer, as servers do with those that are idle for long."""
     wait: threading.Event | None = None
     """Answer only once this is set."""
 
@@ -36,6 +37,19 @@ def refusal(status: int, code: str, **rest: Any) -> Answer:
     return as_json({"error": error}, status)
 
 
+class _Quiet(ThreadingHTTPServer):
+    def __init__(self, stub: "Stub") -> None:
+        self._hung_up = stub.hung_up
+        super().__init__(("127.0.0.1", 0), _handler(stub))
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._hung_up.set()
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away in the middle is part of some tests."""
+
+
 class Stub:
     """`answers` are given one after another, the last one for ever."""
 
@@ -43,7 +57,9 @@ class Stub:
         self.answers: list[Answer] = [Answer()]
         self.asked: list[Asked] = []
         self.connections = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.hung_up = threading.Event()
+        """Set once a connection is closed."""
+        self._server = _Quiet(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 
@@ -85,6 +101,7 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if answer.status != 204:
                 self.wfile.write(answer.body)
+            self.close_connection = self.close_connection or answer.hang_up
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
 
@@ -92,6 +109,3 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
-
-
-Told = Callable[..., Answer]

@@ -151,6 +151,16 @@ def test_a_connection_closed_meanwhile_is_opened_again(stub: Stub, client: Clien
     assert client.me()["name"] == "alice"
 
 
+def test_a_change_goes_through_after_a_pause_in_which_the_server_hung_up(
+    stub: Stub, client: Client
+) -> None:
+    stub.answers = [Answer(hang_up=True), as_json({})]
+    client.me()
+    assert stub.hung_up.wait(10)
+    client.start_instance("box")
+    assert [asked.method for asked in stub.asked] == ["GET", "POST"]
+
+
 def test_what_changes_something_is_not_sent_twice(stub: Stub, client: Client) -> None:
     stub.answers = [as_json({}), Answer(drop=True), as_json({})]
     client.me()

@@ -6,6 +6,7 @@ of a second at every start.
 
 import http.client
 import json
+import select
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -96,6 +97,9 @@ class Transport:
         self, method: str, target: str, payload: bytes | None, timeout: float | None
     ) -> tuple[int, str | None, bytes]:
         limit = timeout or self._timeout
+        if self._connection is not None and _was_closed(self._connection):
+            # The server ends what is idle for long, such as while a person thinks about a question.
+            self.close()
         connection = self._connection or self._open()
         self._connection = connection
         connection.timeout = limit
@@ -134,6 +138,15 @@ class Transport:
         return UnavailableError(
             f"hutch at {self.url} cannot be reached: {reason}.", hint=hint, url=self.url
         )
+
+
+def _was_closed(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server has ended an idle connection: nothing else can be read from one."""
+    if connection.sock is None:
+        return False
+    idle = select.poll()
+    idle.register(connection.sock, select.POLLIN)
+    return bool(idle.poll(0))
 
 
 def _checked(url: str) -> Any:
