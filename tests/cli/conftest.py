@@ -1,0 +1,41 @@
+"""A hutch server for the whole folder, and people who use the command line on it.
+
+server      `tests.cli.server.Server`
+alice       a new member:  `alice.hutch("list", "--json")` gives `code`, `out` and `err`
+bob         another one
+ada         a new administrator
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hutch.domain.people import Role
+from tests.cli.server import Person, Server
+
+
+@pytest.fixture(scope="package")
+def server(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(_sqlite_template, folder / "hutch.db")
+    started = Server(f"sqlite:///{folder / 'hutch.db'}", folder, tmp_path_factory.mktemp("homes"))
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def alice(server: Server) -> Person:
+    return server.person()
+
+
+@pytest.fixture
+def bob(server: Server) -> Person:
+    return server.person()
+
+
+@pytest.fixture
+def ada(server: Server) -> Person:
+    return server.person(Role.ADMIN)
