@@ -20,7 +20,7 @@ from tests import lab as labs
 @contextmanager
 def serving(url: str, folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
     """The address and an administrator's token of a server over a lab with a simulated node."""
-    token = asyncio.run(_fill(url, folder))
+    token = asyncio.run(fill(url, folder))
     context = labs.open_context(url, folder, **settings)
     app = create_app(context, [Runner(context)])
     listener = socket.create_server(("127.0.0.1", 0))
@@ -37,7 +37,8 @@ def serving(url: str, folder: Path, **settings: Any) -> Iterator[tuple[str, str]
         assert not thread.is_alive()
 
 
-async def _fill(url: str, folder: Path) -> str:
+async def fill(url: str, folder: Path) -> str:
+    """A lab in a migrated database; an administrator's token."""
     context = labs.open_context(url, folder)
     lab = await labs.fill(context.db, folder / "engine.db", context.settings.default_quota)
     token, _ = await tokens.create(context, lab.actors["ada"], "test", Scope.FULL, None)

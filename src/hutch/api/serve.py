@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import signal
 import socket
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -32,6 +34,12 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._stopping = stopping
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own would raise the signal again at the end: a stop that was asked for would
+        # look like a crash.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping.set()
         await super().shutdown(sockets)
@@ -42,10 +50,10 @@ def serve(settings: Settings) -> None:
 
     Raises ConfigurationError when the address cannot be listened on.
     """
+    listener = _listen(settings.listen_host, settings.listen_port)
     configure_logs(settings.log_level, settings.log_format)
     # Whatever is made from here on (database, key, sockets) is nobody else's to read.
     os.umask(0o077)
-    listener = _listen(settings.listen_host, settings.listen_port)
     migrate.upgrade(settings.database)
     context = open_context(settings)
     app = create_app(context, (Runner(context), Reconcilers(context)))
