@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hutch.setup import host
-from hutch.setup.machine import choose_driver
+from hutch.setup.machine import choose_driver, closed_folder
 from hutch.setup.steps import StepFailedError
 
 
@@ -50,3 +50,10 @@ def test_zfs_is_preferred_and_folders_are_never_chosen_silently():
     with pytest.raises(StepFailedError) as failed:
         choose_driver({"dir"}, "auto")
     assert "--pool dir" in failed.value.advice
+
+
+def test_a_folder_that_the_server_cannot_reach_is_named(tmp_path: Path):
+    (tmp_path / "closed").mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    assert closed_folder(tmp_path / "closed/data") is not None
+    assert closed_folder(Path("/usr/lib/data")) is None

@@ -174,6 +174,12 @@ def _folders(site: Site) -> Step:
 
     def do(_: Progress) -> None:
         site.data.mkdir(parents=True, exist_ok=True)
+        closed = closed_folder(site.data)
+        if site.user not in {"", "root"} and closed is not None:
+            raise StepFailedError(
+                f"The server's user {site.user} cannot enter {closed}",
+                f"Choose another folder with --data DIR, or: chmod o+x {closed}",
+            )
         if site.user and os.geteuid() == 0:
             os.chown(site.data, 0, pwd.getpwnam(site.user).pw_gid)
             site.data.chmod(0o1775)
@@ -189,6 +195,12 @@ def _folders(site: Site) -> Step:
         return (site.data / "site.json").exists() and load_site(site.data).names == site.names
 
     return Step(f"Data folder {site.data}", is_done, do)
+
+
+def closed_folder(path: Path) -> Path | None:
+    """The first folder above `path` that other accounts cannot pass through."""
+    above = reversed(path.absolute().parents)
+    return next((folder for folder in above if not folder.stat().st_mode & 0o001), None)
 
 
 # ---- Incus ----------------------------------------------------------------------------------

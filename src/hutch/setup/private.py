@@ -47,6 +47,7 @@ from hutch.setup.incus_api import IncusApi
 ROOT = Path("/var/lib/hutch-private")
 CACHE = Path("/var/cache/hutch")
 _OWNER = "owner.json"
+_NAME = "name"
 _DAEMON = "incusd.json"
 
 
@@ -110,12 +111,8 @@ class PrivateIncus:
         """Starts and prepares the daemon, after clearing away what crashed owners left."""
         if os.geteuid() != 0:
             raise PermissionError("A private Incus needs root")
-        ROOT.mkdir(parents=True, exist_ok=True)
         remove_abandoned()
-        self.folder.mkdir()
-        owner = processes.identify(os.getpid())
-        assert owner is not None  # noqa: S101 (this very process)
-        processes.save_identity(self.folder / _OWNER, owner)
+        claim(self.folder, self.project)
         try:
             self._prepare()
         except BaseException:
@@ -166,12 +163,12 @@ class PrivateIncus:
     def _reboot(self) -> None:
         _kill_everything(self.folder)
         _unmount(self.folder)
-        _remove_from_network(self.network, self.project)
+        _remove_from_network(self.project)
         self._start_daemon()
 
     def remove(self) -> None:
         """Ends everything and leaves no trace."""
-        _remove(self.folder)
+        remove_folder(self.folder, self.project)
 
 
 def remove_abandoned() -> list[str]:
@@ -180,9 +177,26 @@ def remove_abandoned() -> list[str]:
     with _turn():
         for folder in ROOT.glob("*/"):
             if _is_abandoned(folder):
-                _remove(folder)
+                remove_folder(folder, _name(folder))
                 gone.append(folder.name)
     return gone
+
+
+def claim(folder: Path, name: str) -> None:
+    """Makes a folder in `ROOT` this process's: when it dies, the next one clears it away. `name`
+    is the beginning of what its bridge, project and instances are called."""
+    folder.mkdir(parents=True)
+    (folder / _NAME).write_text(name)
+    owner = processes.identify(os.getpid())
+    assert owner is not None  # noqa: S101 (this very process)
+    processes.save_identity(folder / _OWNER, owner)
+
+
+def _name(folder: Path) -> str:
+    try:
+        return (folder / _NAME).read_text().strip()
+    except OSError:
+        return f"hutch-{folder.name}"
 
 
 def _is_abandoned(folder: Path) -> bool:
@@ -201,14 +215,14 @@ def _turn() -> Generator[None]:
         yield
 
 
-def _remove(folder: Path) -> None:
-    name = f"hutch-{folder.name}"
+def remove_folder(folder: Path, name: str) -> None:
+    """Ends everything of the Incus in `folder` and leaves no trace of it. `name` is its
+    project's, and the beginning of its bridge's."""
     _kill_everything(folder)
     _unmount(folder)
-    _remove_from_network(name, name)
+    _remove_from_network(name)
     _remove_cgroups(name)
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(Path("/run/incus") / name, ignore_errors=True)
 
 
 def _kill_everything(folder: Path) -> None:
@@ -261,14 +275,15 @@ def _mounts_below(folder: Path) -> list[str]:
     return sorted((p for p in points if p.startswith(f"{folder}/")), key=len, reverse=True)
 
 
-def _remove_from_network(network: str, project: str) -> None:
+def _remove_from_network(name: str) -> None:
     """The bridge, and the firewall's chains that name it or an instance of the project."""
-    subprocess.run(["ip", "link", "delete", network], capture_output=True, check=False)
+    for bridge in (name, f"{name}br0"):
+        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
     with contextlib.suppress(CommandError):
         listing = cast("dict[str, Any]", json.loads(run(["nft", "-j", "list", "chains"])))
         chains = [row["chain"] for row in listing["nftables"] if "chain" in row]
         incus = [chain for chain in chains if chain["table"] == "incus"]
-        mine = [chain for chain in incus if network in chain["name"] or project in chain["name"]]
+        mine = [chain for chain in incus if name in chain["name"]]
         # In one piece, emptied first: a chain cannot go while another still leads to it.
         lines = [f"flush chain {_chain(chain)}" for chain in mine]
         lines += [f"delete chain {_chain(chain)}" for chain in mine]

@@ -1,0 +1,113 @@
+"""./quickstart on the real engine: from a bare folder to a login by ssh, and all that comes after.
+
+In a folder and under names of its own; what it starts is stopped and removed again.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hutch.setup import image, private, processes
+from hutch.setup.machine import packages
+from tests.system.quickstarted import SOURCE, USER, Setup, printed_ssh, setup_of
+
+pytestmark = [pytest.mark.incus, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def setup() -> Iterator[Setup]:
+    if os.geteuid() != 0 or not packages(with_incus=True).is_done():
+        pytest.skip("needs root and the packages which ./test installs")
+    # Where what a killed run left behind is cleared away, with a path short enough for a socket.
+    prefix = f"hutchq{os.getpid() % 10_000:04}"
+    incus = private.ROOT / prefix
+    private.claim(incus, prefix)
+    first = 20_000 + os.getpid() % 10_000
+    with setup_of(str(SOURCE / "quickstart")) as found:
+        found.options += ["--prefix", prefix, "--incus-dir", str(incus),
+                          "--set", f"ssh_port_first={first}",
+                          "--set", f"ssh_port_last={first + 50}"]  # fmt: skip
+        # The image that the other tests use: building it is tried by whoever comes first.
+        ready = image.ensure_built(private.CACHE, lambda _: None)
+        (found.data / "cache").mkdir(parents=True)
+        shutil.copy(ready, found.data / "cache")
+        yield found
+        for name in ("supervisor", "server"):
+            processes.kill(processes.load_identity(found.data / f"run/{name}.json"))
+        private.remove_folder(incus, prefix)
+
+
+@pytest.fixture(scope="module")
+def out(setup: Setup) -> str:
+    """What the first run printed."""
+    return setup.run()
+
+
+def test_the_printed_command_logs_in_with_no_question(setup: Setup, out: str):
+    told = setup.ssh(printed_ssh(out), "hostname; sudo id -u; systemctl is-system-running")
+    assert told.splitlines() == ["first", "0", "running"]
+
+
+def test_the_password_is_shown_once(setup: Setup, out: str):
+    assert "Password:" in out
+    assert "Password:" not in setup.run()
+
+
+def test_hutch_is_on_the_path_and_signed_in(setup: Setup, out: str):
+    (instance,) = json.loads(setup.hutch("list", "--json"))
+    assert (instance["name"], instance["state"]) == ("first", "running")
+    assert str(instance["ssh"]["port"]) in printed_ssh(out)
+
+
+@pytest.mark.usefixtures("out")
+def test_the_server_is_not_root_and_its_files_are_nobody_elses(setup: Setup):
+    assert Path(f"/proc/{setup.pid_of('server')}").owner() == USER
+    assert (setup.data / "hutch.db").stat().st_mode & 0o077 == 0
+    assert (setup.data / "secret.key").stat().st_mode & 0o077 == 0
+    assert (setup.home / ".config/hutch/config.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.usefixtures("out")
+def test_a_second_run_changes_nothing_and_is_quick(setup: Setup):
+    again = setup.run()
+    assert not [line for line in again.splitlines() if line.startswith("  + ")]
+    seconds = [float(found) for found in re.findall(r"\(([\d.]+) s\)", again)]
+    assert sum(seconds) < 15
+
+
+def test_what_is_missing_is_repaired(setup: Setup, out: str):
+    (setup.folder / "bin/hutch").unlink()
+    (setup.home / ".ssh/known_hosts").unlink()
+    (setup.home / ".config/hutch/config.json").unlink()
+    repaired = [line for line in setup.run().splitlines() if line.startswith("  + ")]
+    assert len(repaired) == 3, repaired
+    setup.ssh(printed_ssh(out), "true")
+
+
+def test_down_stops_everything_and_up_brings_it_back(setup: Setup, out: str):
+    setup.ssh(printed_ssh(out), "touch kept; sync")
+    setup.hutch("down")
+    left = [words for _, words in processes.processes() if str(setup.folder) in " ".join(words)]
+    assert not [words for words in left if "pytest" not in " ".join(words)]
+    setup.hutch("up")
+    wait_for_port(printed_ssh(out))
+    assert setup.ssh(printed_ssh(out), "ls kept") == "kept\n"
+
+
+def wait_for_port(printed: str) -> None:
+    """Waits until the instance, which starts with the engine, answers again."""
+    port, host = int(printed.split()[2]), printed.partition("@")[2]
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1) as probe:
+            if probe.recv(3) == b"SSH":
+                return
+        time.sleep(0.1)
