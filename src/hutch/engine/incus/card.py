@@ -10,9 +10,6 @@ container's first process runs, and learns and floods nothing at its port from t
 
 import secrets
 
-from hutch.engine.incus.client import Json
-from hutch.errors import EngineError
-
 Config = dict[str, str]
 
 _HOOK = "raw.lxc"
@@ -29,44 +26,36 @@ def new(network: str, address: str) -> tuple[Config, Config]:
         "name": "eth0",
         # Known here because the bridge is told; drawn from 2**46, so that nobody guesses it.
         "hwaddr": _random_mac(),
-        "host_name": _random_name(),
         "ipv4.address": address,
         "security.mac_filtering": "true",
         "security.ipv4_filtering": "true",
         "security.ipv6_filtering": "true",
         "security.port_isolation": "true",
     }
-    return {_HOOK: _hook(card)}, card
+    return {_HOOK: hook_of(card)}, card
 
 
-def renamed(instance: Json) -> Json:
-    """What to PATCH so that the card's end on the node has another name."""
-    card: Config | None = instance["devices"].get("eth0")
-    if card is None or "hwaddr" not in card:
-        raise EngineError(f"Container {instance['name']} has no network card of hutch's making.")
-    card = {**card, "host_name": _random_name()}
-    return {"config": {_HOOK: _hook(card)}, "devices": {"eth0": card}}
+def hook_of(card: Config) -> str:
+    """What the node runs between making the card and starting the container.
 
-
-def is_name_taken(error: EngineError) -> bool:
-    """Whether a start failed because a crash left an interface of the card's name behind."""
-    return "veth interfaces" in error.message and "File exists" in error.message
-
-
-def _hook(card: Config) -> str:
-    port, mac = card["host_name"], card["hwaddr"]
-    # Both made here, of hexadecimal digits: nothing that anyone typed comes into this line.
-    return (
-        "lxc.hook.start-host = /bin/sh -c 'PATH=$PATH:/usr/sbin:/sbin; "
-        f"bridge link set dev {port} learning off flood off && "
-        f"bridge fdb replace {mac} dev {port} master static'"
+    The card's end on the node has no fixed name: a crash could leave an interface of that name
+    behind, and the container would never start again. It is found by the card's peer instead. When
+    it is not, the container does not start: better none than one that is open.
+    """
+    mac = card["hwaddr"]
+    # Made here, of hexadecimal digits: nothing that anyone typed comes into these lines.
+    script = (
+        "PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin; "
+        "cards=$(nsenter --target $LXC_PID --net ip -o link) && "
+        f'peer=$(echo "$cards" | sed -nE "s/.*@if([0-9]+):.* {mac} .*/\\1/p") && '
+        'port=$(grep -lx "$peer" /sys/class/net/*/ifindex) && '
+        "port=${port%/ifindex} && port=${port##*/} && "
+        "bridge link set dev $port learning off flood off && "
+        f"bridge fdb replace {mac} dev $port master static"
     )
+    return f"lxc.hook.start-host = /bin/sh -c '{script}'"
 
 
 def _random_mac() -> str:
     first = (secrets.randbits(8) & 0b11111100) | 0b10  # unicast, locally administered
     return ":".join(f"{octet:02x}" for octet in (first, *secrets.token_bytes(5)))
-
-
-def _random_name() -> str:
-    return f"hu-{secrets.token_hex(4)}"

@@ -22,7 +22,7 @@ from hutch.engine.base import (
     Power,
     Usage,
 )
-from hutch.engine.incus import banner, card, disks, programs, spec
+from hutch.engine.incus import banner, disks, programs, spec
 from hutch.engine.incus.client import Certificates, Client, Json, OperationLostError, part
 from hutch.engine.incus.server import Server
 from hutch.engine.incus.watch import Listing
@@ -165,23 +165,24 @@ class IncusEngine:
             guest_api=flavour.guest_api,
             start=start and flavour.starts_what_it_creates,
         )
-        part(spec_.name)
         async with self._changing(spec_.name):
             try:
                 await self._client.send("POST", "/instances", body)
             except (EngineError, OperationLostError) as error:
-                await self._adopt(spec_.name, error)
-            else:
-                start = start and not flavour.starts_what_it_creates
+                if not await self._adopt(spec_.name, error):
+                    await self._client.send("POST", "/instances", body)
         if start:
+            # Costs one look at a container that runs; one that was there may be stopped.
             await self.start(spec_.name)
 
-    async def _adopt(self, name: str, error: Exception) -> None:
+    async def _adopt(self, name: str, error: Exception) -> bool:
         """Accept the container that is there instead of the one that could not be made.
 
-        Raises `error` when there is none. One whose making was begun by another, or by a hutch
-        that has died, is waited for.
+        One whose making was begun by another, or by a hutch that has died, is waited for. One that
+        an Incus which has died left without a disk is removed: False. Raises `error` when there is
+        none.
         """
+        part(name)
         operation = await self._operation_on(name)
         if operation:
             log.info("waiting for a container that is already being made", container=name)
@@ -189,8 +190,22 @@ class IncusEngine:
                 await self._client.wait(operation)
             except (EngineError, OperationLostError) as failure:
                 log.info("the other making failed", container=name, reason=failure.message)
-        if not await self.get(name):
+        found = await self.get(name)
+        if not found:
             raise error
+        if found.power is Power.RUNNING or await self._has_disk(name):
+            return True
+        log.warning("removing a container that was never made whole", container=name)
+        await self._client.send("DELETE", f"/instances/{part(name)}")
+        return False
+
+    async def _has_disk(self, name: str) -> bool:
+        try:
+            async with self._client.stream(f"/instances/{part(name)}/files", {"path": "/etc"}):
+                return True
+        except EngineError as error:
+            log.info("container without a disk", container=name, reason=error.message)
+            return False
 
     async def _operation_on(self, name: str) -> str | None:
         """The running operation of the server that works on a container."""
@@ -204,20 +219,10 @@ class IncusEngine:
 
     async def start(self, name: str) -> None:
         await self._ensure(
-            name, lambda: self._has_power(name, Power.RUNNING), lambda: self._start(name)
+            name,
+            lambda: self._has_power(name, Power.RUNNING),
+            lambda: self._set_state(name, {"action": "start", "timeout": -1}),
         )
-
-    async def _start(self, name: str) -> None:
-        body = {"action": "start", "timeout": -1}
-        try:
-            await self._set_state(name, body)
-        except EngineError as error:
-            if not card.is_name_taken(error):
-                raise
-            log.warning("a left-over network interface is in the way", container=name)
-            instance = await self._instance(name)
-            await self._client.send("PATCH", f"/instances/{part(name)}", card.renamed(instance))
-            await self._set_state(name, body)
 
     async def stop(self, name: str, *, timeout: float = 30.0) -> None:
         await self._ensure(

@@ -1,0 +1,339 @@
+"""What the Incus driver says and understands, without an Incus: names, errors, settings, events."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hutch.domain.limits import Limits
+from hutch.domain.sizes import GiB, MiB
+from hutch.engine.base import Change, ContainerSpec, Forward, Observed, Power
+from hutch.engine.incus import IncusEngine, card, disks, spec
+from hutch.engine.incus.client import Client, part, refusal
+from hutch.engine.incus.watch import MISSED, Listing, change_of
+from hutch.errors import (
+    ConfigurationError,
+    EngineConflictError,
+    EngineError,
+    EngineNotFoundError,
+    EngineUnavailableError,
+)
+
+LIMITS = Limits(cpus=3, memory=512 * MiB, disk=4 * GiB, processes=300)
+FORWARD = Forward("ssh", "192.0.2.1", 22001, 22)
+
+
+def instance(limits: Limits = LIMITS, forwards: tuple[Forward, ...] = ()) -> dict[str, Any]:
+    """What Incus answers after it was asked for a container with these."""
+    asked = ContainerSpec(
+        "hutch-00000001", "base", limits, "10.0.0.9", labels={"lab": "a"}, forwards=forwards
+    )
+    body = spec.instance_body(
+        asked, pool="p", network="br0", guest_api="security.guestapi", start=False
+    )
+    return {**body, "status": "Stopped", "expanded_devices": body["devices"]}
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        "url", ["", "unix://", "unix://host/path", "http://host", "https://host:8443", "/path"]
+    )
+    def test_others_than_a_socket_or_https_with_certificates_are_refused(self, url: str):
+        with pytest.raises(ConfigurationError):
+            Client(url, "hutch")
+
+    async def test_of_a_socket_that_is_not_there_is_an_engine_unavailable(self, tmp_path: Path):
+        engine = IncusEngine(f"unix://{tmp_path}/none", project="hutch", pool="p", network="br0")
+        for call in (engine.status(), engine.containers(), engine.start("hutch-1")):
+            with pytest.raises(EngineUnavailableError):
+                await call
+        await engine.close()
+
+    @pytest.mark.parametrize(
+        "name", ["", ".", "..", "../x", "a/b", "a?b", "a#b", "a b", "ü", "a\n", "%2e", "a" * 64]
+    )
+    def test_have_no_part_that_leads_elsewhere(self, name: str):
+        with pytest.raises(EngineError):
+            part(name)
+
+    @given(st.text())
+    def test_have_only_harmless_characters(self, name: str):
+        try:
+            assert part(name) == name
+        except EngineError:
+            return
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("status", "message", "kind"),
+        [
+            (404, "Not Found", EngineNotFoundError),
+            (400, "Instance not found", EngineNotFoundError),
+            (500, "Image not provided for instance creation", EngineNotFoundError),
+            (409, "anything", EngineConflictError),
+            (412, "ETag doesn't match", EngineConflictError),
+            (400, "Instance is busy running a stop operation", EngineConflictError),
+            (500, 'Instance "x" already exists', EngineConflictError),
+            (400, 'IP address "10.0.0.9" already defined on another NIC', EngineConflictError),
+        ],
+    )
+    def test_are_told_apart(self, status: int, message: str, kind: type[EngineError]):
+        assert type(refusal(status, message, path="")) is kind
+
+    def test_keep_the_words_of_the_engine(self):
+        error = refusal(500, "Disk on fire", path="")
+        assert type(error) is EngineError
+        assert "Disk on fire" in error.message
+        assert error.hint
+
+
+class TestSettings:
+    @given(
+        st.builds(
+            Limits,
+            cpus=st.integers(1, 1024),
+            memory=st.integers(128 * MiB, 1 << 45),
+            disk=st.integers(1 * GiB, 1 << 45),
+            processes=st.integers(64, 1_000_000),
+        )
+    )
+    def test_read_back_what_was_asked(self, limits: Limits):
+        assert spec.observed(instance(limits, (FORWARD,))) == Observed(
+            "hutch-00000001", Power.STOPPED, "10.0.0.9", limits, (FORWARD,), {"lab": "a"}
+        )
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("limits.cpu.allowance", "50%"),
+            ("limits.cpu.allowance", "150ms/100ms"),
+            ("limits.cpu.allowance", None),
+            ("limits.memory", "50%"),
+            ("limits.memory", None),
+            ("limits.processes", ""),
+        ],
+    )
+    def test_changed_by_hand_are_no_limits_of_hutchs(self, key: str, value: str | None):
+        changed = instance()
+        changed["config"].pop(key)
+        if value is not None:
+            changed["config"][key] = value
+        assert spec.observed(changed).limits is None
+
+    def test_written_by_hand_in_another_unit_are_understood(self):
+        changed = instance()
+        changed["config"]["limits.memory"] = "512MiB"
+        changed["devices"]["root"]["size"] = "4GiB"
+        assert spec.observed(changed).limits == LIMITS
+
+    def test_depend_on_no_profile(self):
+        assert instance()["profiles"] == []
+
+    def test_leave_what_ran_to_run_again_after_a_restart(self):
+        assert "boot.autostart" not in instance()["config"]
+
+    @pytest.mark.parametrize("label", ["", "a b", "A", "../x", "a\n"])
+    def test_refuse_a_strange_label(self, label: str):
+        with pytest.raises(EngineError):
+            spec.labels_config({label: "x"})
+
+    @given(st.text(max_size=40))
+    def test_put_nothing_that_anyone_chose_into_the_hook(self, name: str):
+        settings, device = card.new(name, name)
+        assert set(device["hwaddr"]) <= set("0123456789abcdef:")
+        assert int(device["hwaddr"][:2], 16) & 0b11 == 0b10
+        same = {"hwaddr": device["hwaddr"]}
+        assert card.hook_of(same) == settings["raw.lxc"]
+
+
+class TestRoomOnAFullDisk:
+    def test_is_given_and_not_shown(self):
+        found = instance()
+        body = disks.widened(found, spec.root_disk(found))
+        found["config"] |= body["config"]
+        found["devices"] |= body["devices"]
+        assert int(found["devices"]["root"]["size"]) == LIMITS.disk + disks.SLACK
+        assert spec.observed(found).limits == LIMITS
+        # It stays while the disk is as large as it was, and goes with the next size.
+        again = spec.resized(found, LIMITS)
+        assert again["devices"]["root"]["size"] == str(LIMITS.disk + disks.SLACK)
+        larger = spec.resized(found, Limits(3, 512 * MiB, 5 * GiB, 300))
+        assert larger["devices"]["root"]["size"] == str(5 * GiB)
+        assert larger["config"][disks.SLACK_KEY] == ""
+
+    def test_ends(self):
+        def fill_again_and_again() -> None:
+            for _ in range(100):
+                body = disks.widened(found, spec.root_disk(found))
+                found["config"] |= body["config"]
+                found["devices"] |= body["devices"]
+
+        found = instance()
+        with pytest.raises(EngineError, match="full"):
+            fill_again_and_again()
+        assert int(found["devices"]["root"]["size"]) <= LIMITS.disk + disks.MOST_SLACK
+
+    def test_a_disk_is_not_made_smaller_than_what_is_in_it(self):
+        disks.check_shrink("x", 2 * GiB, 1 * GiB)
+        for used in (2 * GiB, 3 * GiB, None):
+            with pytest.raises(EngineError):
+                disks.check_shrink("x", 2 * GiB, used)
+
+
+def event(action: str, source: str) -> str:
+    return json.dumps({"type": "lifecycle", "metadata": {"action": action, "source": source}})
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("action", "source", "change"),
+        [
+            ("instance-started", "/1.0/instances/hutch-1", Change("hutch-1", "instance-started")),
+            ("instance-updated", "/1.0/instances/hutch-1?project=hutch",
+             Change("hutch-1", "instance-updated")),
+            ("instance-snapshot-created", "/1.0/instances/hutch-1/snapshots/s",
+             Change("hutch-1", "instance-snapshot-created")),
+            ("instance-started", "/1.0/instances/other", None),
+            ("instance-exec", "/1.0/instances/hutch-1", None),
+            ("image-created", "/1.0/images/abc", None),
+            ("", "", None),
+        ],
+    )  # fmt: skip
+    def test_are_about_containers(self, action: str, source: str, change: Change | None):
+        assert change_of(event(action, source)) == change
+
+    @pytest.mark.parametrize("message", ["{}", '{"metadata": null}', '{"metadata": {}}'])
+    def test_of_an_unknown_kind_are_passed_over(self, message: str):
+        assert change_of(message) is None
+
+
+class Server:
+    """Stands in for a client: answers lists, and counts how often it was asked."""
+
+    url = "test"
+
+    def __init__(self, *names: str) -> None:
+        self.instances = {name: {**instance(), "name": name} for name in names}
+        self.lists = 0
+        self.fetched: list[str] = []
+        self.on_list = lambda: None
+
+    async def get(self, path: str, **_: object) -> list[dict[str, Any]]:
+        self.lists += 1
+        answer = [dict(each) for each in self.instances.values()]
+        self.on_list()
+        return answer
+
+    async def fetch(self, name: str) -> Observed | None:
+        self.fetched.append(name)
+        found = self.instances.get(name)
+        return spec.observed(found) if found else None
+
+    def set(self, name: str, status: str) -> None:
+        self.instances[name] = {**instance(), "name": name, "status": status}
+
+
+class TestListing:
+    def _listing(self, server: Server, *, connected: bool = True) -> Listing:
+        listing = Listing(server, server.fetch)  # type: ignore[arg-type]
+        listing.watcher.start = lambda: None
+        if connected:
+            listing.watcher.connected.set()
+        return listing
+
+    async def test_is_asked_for_once(self):
+        server = Server("hutch-b", "hutch-a", "other")
+        listing = self._listing(server)
+        for _ in range(3):
+            assert [each.name for each in await listing.read()] == ["hutch-a", "hutch-b"]
+        assert (server.lists, server.fetched) == (1, [])
+
+    async def test_fetches_what_changed_and_nothing_else(self):
+        server = Server("hutch-a", "hutch-b")
+        listing = self._listing(server)
+        await listing.read()
+        server.set("hutch-b", "Running")
+        server.set("hutch-c", "Running")
+        for name in ("hutch-b", "hutch-b", "hutch-c"):
+            listing._on_change(Change(name, "x"))
+        assert [each.power.value for each in await listing.read()] == [
+            "stopped", "running", "running",
+        ]  # fmt: skip
+        del server.instances["hutch-a"]
+        listing._on_change(Change("hutch-a", "x"))
+        assert [each.name for each in await listing.read()] == ["hutch-b", "hutch-c"]
+        assert server.lists == 1
+        assert sorted(server.fetched) == ["hutch-a", "hutch-b", "hutch-c"]
+
+    async def test_is_asked_for_again_after_a_reconnect(self):
+        server = Server("hutch-a")
+        listing = self._listing(server)
+        await listing.read()
+        server.set("hutch-b", "Running")
+        listing._on_change(MISSED)
+        assert len(await listing.read()) == 2
+        assert server.lists == 2
+
+    async def test_keeps_nothing_while_nobody_tells_of_changes(self):
+        server = Server("hutch-a")
+        listing = self._listing(server, connected=False)
+        await listing.read()
+        server.set("hutch-b", "Running")
+        assert len(await listing.read()) == 2
+
+    async def test_misses_no_change_made_while_it_was_on_its_way(self):
+        server = Server("hutch-a")
+        listing = self._listing(server)
+
+        def change_meanwhile() -> None:
+            server.set("hutch-a", "Running")
+            listing._on_change(Change("hutch-a", "x"))
+
+        server.on_list = change_meanwhile
+        assert (await listing.read())[0].power is Power.STOPPED
+        assert (await listing.read())[0].power is Power.RUNNING
+
+    async def test_misses_no_reconnect_made_while_it_was_on_its_way(self):
+        server = Server("hutch-a")
+        listing = self._listing(server)
+        server.on_list = lambda: listing._on_change(MISSED) if server.lists == 1 else None
+        await listing.read()
+        server.set("hutch-b", "Running")
+        assert len(await listing.read()) == 2
+
+    async def test_that_failed_is_asked_for_again(self):
+        server = Server("hutch-a")
+        listing = self._listing(server)
+
+        def fail() -> None:
+            raise EngineUnavailableError("away")
+
+        server.on_list = fail
+        with pytest.raises(EngineUnavailableError):
+            await listing.read()
+        server.on_list = lambda: None
+        assert len(await listing.read()) == 1
+
+    async def test_of_many_changes_is_asked_for_whole(self):
+        names = [f"hutch-{number:03}" for number in range(80)]
+        server = Server(*names)
+        listing = self._listing(server)
+        await listing.read()
+        for name in names:
+            listing.touched(name)
+        assert len(await listing.read()) == 80
+        assert (server.lists, server.fetched) == (2, [])
+
+    async def test_a_listener_that_does_not_read_is_told_to_look_at_everything(self):
+        listing = self._listing(Server())
+        changes = listing.watcher.changes()
+        for number in range(5000):
+            listing.watcher._tell(Change(f"hutch-{number}", "x"))
+        async with asyncio.timeout(5):
+            assert await anext(changes) == MISSED
+        await changes.aclose()
