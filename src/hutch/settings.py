@@ -5,20 +5,38 @@ The file is TOML (`hutch.toml` in the data folder). Every key is also an environ
 value, and what is allowed.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from hutch.domain.limits import Holding, Limits
+from hutch.domain.limits import SMALLEST_DISK, SMALLEST_MEMORY, Holding, Limits
 from hutch.domain.nodes import Overcommit
-from hutch.domain.sizes import parse_size
+from hutch.domain.sizes import LARGEST, format_size, parse_size
 from hutch.errors import ConfigurationError, InvalidSizeError
 
 PREFIX = "HUTCH_"
+_SIZES = {
+    "default_memory": (SMALLEST_MEMORY, LARGEST),
+    "default_disk": (SMALLEST_DISK, LARGEST),
+    "quota_memory": (0, LARGEST),
+    "quota_disk": (0, LARGEST),
+    "disk_reserve": (0, LARGEST),
+    "largest_body": (1024, 1024**3),
+}
+"""The keys that are sizes, with the least and the most that each may be."""
 _SECRET_KEYS = frozenset({"database_url"})
 """Keys whose values may carry a password: never repeated in a message."""
 
@@ -34,6 +52,7 @@ class Settings(BaseModel):
     )
     database_url: str = Field(
         default="",
+        repr=False,
         description=(
             "Where the database is: sqlite:///path/to/file, or"
             " postgresql://user:password@host/name. Empty: hutch.db in the data folder."
@@ -70,9 +89,14 @@ class Settings(BaseModel):
     )
 
     quota_instances: int = Field(
-        default=5, ge=0, description="Instances a person may have, unless set for the person."
+        default=5,
+        ge=0,
+        le=1_000_000,
+        description="Instances a person may have, unless set for the person.",
     )
-    quota_cpus: int = Field(default=16, ge=0, description="Processors a person may have in all.")
+    quota_cpus: int = Field(
+        default=16, ge=0, le=1_000_000, description="Processors a person may have in all."
+    )
     quota_memory: int = Field(
         default=64 * 1024**3, description="Memory a person may have in all, such as 64GiB."
     )
@@ -118,16 +142,24 @@ class Settings(BaseModel):
         le=3600,
         description="Pause between two comparisons of what should be with what is.",
     )
-    events_days: int = Field(default=730, ge=1, description="Days for which events are kept.")
+    events_days: int = Field(
+        default=730, ge=1, le=36_500, description="Days for which events are kept."
+    )
     operations_days: int = Field(
-        default=90, ge=1, description="Days for which ended operations are kept."
+        default=90, ge=1, le=36_500, description="Days for which ended operations are kept."
     )
 
     login_failures: int = Field(
-        default=10, ge=1, description="Failed sign-ins per name or address within the window."
+        default=10,
+        ge=1,
+        le=10_000,
+        description="Failed sign-ins per name or address within the window.",
     )
     login_window_seconds: int = Field(
-        default=300, ge=1, description="The window in which failed sign-ins are counted."
+        default=300,
+        ge=1,
+        le=604_800,
+        description="The window in which failed sign-ins are counted.",
     )
     login_days: int = Field(
         default=30, ge=1, le=3650, description="Days for which a sign-in of the CLI is valid."
@@ -142,22 +174,25 @@ class Settings(BaseModel):
         default="json", description="One JSON object per line, or text for a terminal."
     )
 
-    @field_validator(
-        "default_memory",
-        "default_disk",
-        "quota_memory",
-        "quota_disk",
-        "disk_reserve",
-        "largest_body",
-        mode="before",
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _size(cls, value: object) -> object:
+    def _no_truth(cls, value: object) -> object:
+        # TOML's true would count as 1.
+        if isinstance(value, bool):
+            raise ValueError("give a number or a text, not true or false")  # noqa: TRY004
+        return value
+
+    @field_validator(*_SIZES, mode="before")
+    @classmethod
+    def _size(cls, value: object, info: ValidationInfo) -> object:
+        least, most = _SIZES[info.field_name or ""]
         if isinstance(value, str):
             try:
-                return parse_size(value)
+                value = 0 if value.strip() == "0" else parse_size(value)
             except InvalidSizeError as error:
                 raise ValueError(error.hint) from None
+        if isinstance(value, int) and not least <= value <= most:
+            raise ValueError(f"give {format_size(least)} to {format_size(most)}")
         return value
 
     @field_validator("trusted_proxies", mode="before")
@@ -264,7 +299,8 @@ def _explained(
             hint="`hutch config show` prints every key with what it means.",
             key=key,
         )
-    value = "(hidden)" if key in _SECRET_KEYS else repr(first["input"])
+    written = from_environment.get(key, from_file.get(key, first["input"]))
+    value = "(hidden)" if key in _SECRET_KEYS else repr(written)
     reason = first["msg"].removeprefix("Value error, ")
     if key == "settings":
         return ConfigurationError(f"The settings do not fit together: {reason}.", key=key)
@@ -300,5 +336,5 @@ def _toml(value: object) -> str:
         return "[" + ", ".join(_toml(item) for item in items) + "]"
     if isinstance(value, (int, float)):
         return repr(value)
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    # TOML's basic strings are JSON's, but for DEL.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
