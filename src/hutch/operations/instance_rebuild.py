@@ -14,11 +14,12 @@
 Until `commit` the old disk is untouched: an image that does not boot costs nothing.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from hutch.domain.instances import Container, ContainerRole, InstanceState
 from hutch.domain.operations import Kind
-from hutch.errors import EngineError, NoRoomError
+from hutch.errors import EngineError, EngineNotFoundError, NoRoomError
 from hutch.operations import machine
 from hutch.operations.base import Failed, Procedure, Step, Work
 from hutch.store import containers, instances, nodes, snapshots
@@ -78,12 +79,15 @@ async def _unbuild(work: Work) -> None:
 
 
 async def _halt(work: Work) -> None:
-    await machine.ensure_stopped(work)
+    # A rebuild is also how a machine comes back whose container somebody deleted by hand.
+    with suppress(EngineNotFoundError):
+        await machine.ensure_stopped(work)
 
 
 async def _resume(work: Work) -> None:
     if work.params["running"]:
-        await machine.ensure_running(work)
+        with suppress(EngineNotFoundError):
+            await machine.ensure_running(work)
 
 
 async def _switch(work: Work) -> None:
@@ -97,7 +101,8 @@ async def _switch_back(work: Work) -> None:
     old = await machine.load(work)
     new, container = await _incoming(work)
     await new.engine.remove_forward(container.engine_name, machine.SSH_FORWARD)
-    await old.engine.set_forward(old.name, old.forward)
+    with suppress(EngineNotFoundError):
+        await old.engine.set_forward(old.name, old.forward)
 
 
 async def _answer(work: Work) -> None:

@@ -59,6 +59,10 @@ async def _boot(work: Work) -> None:
 
 async def _remove(work: Work) -> None:
     container = await _load(work)
+    if container is None and "engine_name" in work.params:
+        # Left over from a crash: its row is gone, and it is named by what the engine calls it.
+        engine = await work.engine(work.params["node"])
+        await engine.delete(work.params["engine_name"])
     if container is not None and container.instance_id is None:
         engine = await work.engine(container.node_id)
         await engine.delete(container.engine_name)

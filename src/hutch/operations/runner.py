@@ -68,8 +68,10 @@ class Runner:
                     log.warning("database unavailable", reason=error.message)
                 except Exception:
                     log.exception("looking for operations failed")
+                # Not wait_for: Python 3.11 can lose a cancellation that comes with the event.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._context.hints.work.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._context.hints.work.wait()
         finally:
             self._closing = True
 

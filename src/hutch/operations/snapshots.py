@@ -52,10 +52,6 @@ async def _dropped(session: Session, work: Work) -> None:
     await snapshots.delete_snapshot(session, work.params["snapshot"])
 
 
-async def _not_dropped(session: Session, work: Work, _error: dict[str, Any]) -> None:
-    await snapshots.set_state(session, work.params["snapshot"], SnapshotState.READY)
-
-
 async def _validate(work: Work) -> None:
     it = await machine.load(work)
     if engine_name(work.params["snapshot"]) not in await it.engine.snapshots(it.name):
@@ -142,7 +138,8 @@ DELETE = Procedure(
     Kind.SNAPSHOT_DELETE,
     (Step("remove", "Deleting the snapshot", _drop),),
     done=_dropped,
-    failed=_not_dropped,
+    # It may be gone already: there is nothing to go back to.
+    forward_only=True,
 )
 RESTORE = Procedure(
     Kind.SNAPSHOT_RESTORE,

@@ -88,8 +88,10 @@ async def wait(
             left = deadline - loop.time()
             if operation.state in ENDED or (seen and version(operation) != seen) or left <= 0:
                 return operation
+            # Not wait_for: Python 3.11 can lose a cancellation that comes with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), min(left, ANOTHER_SERVER_SECONDS))
+                async with asyncio.timeout(min(left, ANOTHER_SERVER_SECONDS)):
+                    await changed.wait()
 
 
 def version(operation: Operation) -> str:
