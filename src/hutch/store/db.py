@@ -11,9 +11,18 @@ import logging
 import sqlite3
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from sqlalchemy import event, text
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Dialect,
+    Engine,
+    Executable,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -28,6 +37,9 @@ Session: TypeAlias = AsyncConnection
 
 BUSY_SECONDS = 5.0
 """How long a writer waits for another one before it gives up."""
+
+READ_BUSY_SECONDS = 0.25
+"""The same for a reader of SQLite, which nothing holds up but the recovery of a log."""
 
 LOCK_SECONDS = 15
 """The same on PostgreSQL, where all writers of all servers that want one lock stand in one line."""
@@ -45,17 +57,22 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
             self._writer = _sqlite(url, begin="BEGIN IMMEDIATE", size=1)
-            self._reader = _sqlite(url, begin=None, size=4)
+            self._direct = _sqlite_reader(url)
         else:
             self._writer = _postgresql(url)
+            self._direct = None
             self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Session]:
         """Committed rows, each statement on its own."""
         with _explained():
-            async with self._reader.connect() as session:
-                yield session
+            if self._direct is not None:
+                with self._direct.connect() as connection:
+                    yield cast("Session", _DirectSession(connection))
+            else:
+                async with self._reader.connect() as session:
+                    yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[Session]:
@@ -66,7 +83,31 @@ class Database:
 
     async def close(self) -> None:
         await self._writer.dispose()
-        await self._reader.dispose()
+        if self._direct is not None:
+            self._direct.dispose()
+        else:
+            await self._reader.dispose()
+
+
+class _DirectSession:
+    """A SQLite connection that is read in the event loop's own thread.
+
+    With a write-ahead log a reader waits for nobody, and what hutch reads is found in a fraction
+    of the time that it takes to hand a statement to another thread and its rows back.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._connection.dialect
+
+    async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        return self._connection.execute(statement, parameters)
+
+    async def exec_driver_sql(self, statement: str) -> CursorResult[Any]:
+        return self._connection.exec_driver_sql(statement)
 
 
 async def lock(session: Session, name: str) -> None:
@@ -97,39 +138,53 @@ def columns(row: Any, **parsed: Any) -> dict[str, Any]:
     return {**mapping, **parsed}
 
 
-def _sqlite(url: str, *, begin: str | None, size: int) -> AsyncEngine:
-    address = make_url(url).set(drivername="sqlite+aiosqlite")
-    options: dict[str, Any] = {} if begin else {"isolation_level": "AUTOCOMMIT"}
+def _sqlite(url: str, *, begin: str, size: int) -> AsyncEngine:
     engine = create_async_engine(
-        address,
+        make_url(url).set(drivername="sqlite+aiosqlite"),
         pool_size=size,
         max_overflow=0,
         pool_timeout=BUSY_SECONDS * 6,
         connect_args={"timeout": BUSY_SECONDS},
-        **options,
+        hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def _prepare(connection: Any, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
-        # The driver must not begin transactions of its own: hutch says how they begin.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in (
-            "journal_mode = WAL",
-            # A granted port or lease must survive a power cut, not only a crash of hutch.
-            "synchronous = FULL",
-            "foreign_keys = ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    if begin is not None:
-
-        @event.listens_for(engine.sync_engine, "begin")
-        def _begin(connection: Any) -> None:  # pyright: ignore[reportUnusedFunction]
-            connection.exec_driver_sql(begin)
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _sqlite_reader(url: str) -> Engine:
+    engine = create_engine(
+        make_url(url).set(drivername="sqlite"),
+        # One more connection is cheap; waiting for one here would stop the whole server.
+        pool_size=4,
+        max_overflow=-1,
+        # For the same reason: a reader has to wait only while a log is recovered after a crash.
+        connect_args={"timeout": READ_BUSY_SECONDS},
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
+        skip_autocommit_rollback=True,
+        hide_parameters=True,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions of its own: hutch says how they begin.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        # A granted port or lease must survive a power cut, not only a crash of hutch.
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
 
 
 def _postgresql(url: str) -> AsyncEngine:
@@ -141,6 +196,7 @@ def _postgresql(url: str) -> AsyncEngine:
         pool_timeout=BUSY_SECONDS * 2,
         pool_pre_ping=True,
         connect_args={"connect_timeout": int(BUSY_SECONDS)},
+        hide_parameters=True,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
