@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from hutch.engine.incus import IncusEngine
 from hutch.setup.private import PrivateIncus
+from tests.engine import lxd
 from tests.engine.contract import Site
 
 
@@ -47,6 +48,17 @@ def incus_site(incus: PrivateIncus, incus_engine: IncusEngine) -> Site:
     return Site(incus_engine, "base", str(incus.subnet), node_address())
 
 
-@pytest.fixture(scope="session")
-def lxd_site() -> Site:
-    pytest.skip("LXD is not tested yet")
+@pytest_asyncio.fixture(scope="session")
+async def lxd_site() -> AsyncIterator[Site]:
+    if reason := lxd.missing():
+        pytest.skip(reason)
+    async with lxd.PrivateLxd() as private:
+        names = private.names
+        engine = IncusEngine(
+            f"unix://{private.socket}",
+            project=names.project,
+            pool=names.pool,
+            network=names.network,
+        )
+        yield Site(engine, "base", str(private.subnet), node_address(), first_port=24500)
+        await engine.close()
