@@ -16,21 +16,21 @@ SSH = "ssh"
 """The name of the forward that every instance has."""
 
 
-def _select() -> Select[Any]:
-    return (
-        select(
-            instances,
-            users.c.name.label("owner_name"),
-            nodes.c.name.label("node_name"),
-            nodes.c.address.label("ssh_host"),
-            images.c.name.label("image_name"),
-            ports.c.host_port.label("ssh_port"),
-        )
-        .join(users, users.c.id == instances.c.owner_id)
-        .join(nodes, nodes.c.id == instances.c.node_id)
-        .join(images, images.c.id == instances.c.image_id)
-        .join(ports, (ports.c.instance_id == instances.c.id) & (ports.c.name == SSH))
+# Made once: to put it together takes longer than to look up what it asks for.
+_SELECT: Select[Any] = (
+    select(
+        instances,
+        users.c.name.label("owner_name"),
+        nodes.c.name.label("node_name"),
+        nodes.c.address.label("ssh_host"),
+        images.c.name.label("image_name"),
+        ports.c.host_port.label("ssh_port"),
     )
+    .join(users, users.c.id == instances.c.owner_id)
+    .join(nodes, nodes.c.id == instances.c.node_id)
+    .join(images, images.c.id == instances.c.image_id)
+    .join(ports, (ports.c.instance_id == instances.c.id) & (ports.c.name == SSH))
+)
 
 
 def _instance(row: Any) -> Instance:
@@ -106,7 +106,7 @@ async def list_instances(
     after: str | None = None,
 ) -> list[Instance]:
     """Instances by owner and name; `after` is an instance's id, to page on in order of ids."""
-    query = _select()
+    query = _SELECT
     if owner_id is not None:
         query = query.where(instances.c.owner_id == owner_id)
     if node_id is not None:
@@ -121,12 +121,12 @@ async def list_instances(
 
 
 async def get_instance(session: Session, instance_id: str) -> Instance | None:
-    row = (await session.execute(_select().where(instances.c.id == instance_id))).one_or_none()
+    row = (await session.execute(_SELECT.where(instances.c.id == instance_id))).one_or_none()
     return None if row is None else _instance(row)
 
 
 async def find_instance(session: Session, owner_id: str, name: str) -> Instance | None:
-    query = _select().where(instances.c.owner_id == owner_id, instances.c.name == name)
+    query = _SELECT.where(instances.c.owner_id == owner_id, instances.c.name == name)
     row = (await session.execute(query)).one_or_none()
     return None if row is None else _instance(row)
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 
 from hutch.domain.people import Role, Scope, Token
 from hutch.store.db import Session, columns
@@ -30,6 +30,25 @@ async def add_token(session: Session, token: Token, digest: bytes) -> None:
     )
 
 
+# Asked at every request, so made once.
+_HOLDER = (
+    select(
+        users.c.id,
+        users.c.name,
+        users.c.role,
+        tokens.c.scope,
+        tokens.c.id.label("token_id"),
+        tokens.c.last_used_at,
+    )
+    .join(users, users.c.id == tokens.c.user_id)
+    .where(
+        tokens.c.digest == bindparam("of_digest"),
+        users.c.disabled_at.is_(None),
+        (tokens.c.expires_at.is_(None)) | (tokens.c.expires_at > bindparam("at")),
+    )
+)
+
+
 async def holder(
     session: Session, digest: bytes, now: datetime
 ) -> tuple[str, str, Role, Scope, str, datetime | None] | None:
@@ -37,23 +56,8 @@ async def holder(
 
     None when it is unknown or expired, or its owner disabled.
     """
-    query = (
-        select(
-            users.c.id,
-            users.c.name,
-            users.c.role,
-            tokens.c.scope,
-            tokens.c.id.label("token_id"),
-            tokens.c.last_used_at,
-        )
-        .join(users, users.c.id == tokens.c.user_id)
-        .where(
-            tokens.c.digest == digest,
-            users.c.disabled_at.is_(None),
-            (tokens.c.expires_at.is_(None)) | (tokens.c.expires_at > now),
-        )
-    )
-    row = (await session.execute(query)).one_or_none()
+    asked = {"of_digest": digest, "at": now}
+    row = (await session.execute(_HOLDER, asked)).one_or_none()
     if row is None:
         return None
     return row.id, row.name, Role(row.role), Scope(row.scope), row.token_id, row.last_used_at
