@@ -47,6 +47,10 @@ def test_json_has_the_answer_of_the_api(box: Person) -> None:
     assert content["code"] == 0
 
 
+def test_the_programs_json_option_is_not_ours(box: Person) -> None:
+    assert box.hutch("exec", "none", "--", "echo", "--json").err.startswith("Error: ")
+
+
 def test_without_a_program_there_is_nothing_to_run(box: Person) -> None:
     assert box.hutch("exec", "box").code == 2
 

@@ -58,9 +58,10 @@ def test_a_private_key_never_leaves_the_machine(alice: Person, pair: Path) -> No
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"ssh-ed25519 AAAA\n", b"\xff\xfe\x00", b"a\nb\n", b"ssh-dss AAAA"]
 )
-def test_what_is_no_good_public_key_is_invalid(
+def test_what_is_no_good_public_key_is_refused_before_it_is_sent(
     alice: Person, tmp_path: Path, content: bytes
 ) -> None:
+    alice.variables["HUTCH_URL"] = "http://127.0.0.1:9"
     (tmp_path / "key.pub").write_bytes(content)
     ran = alice.hutch("key", "add", str(tmp_path / "key.pub"))
     assert ran.code == 6
