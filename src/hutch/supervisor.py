@@ -120,11 +120,6 @@ def _incusd(site: Site) -> Service:
             run(argv, env=environment, timeout=_SHUTDOWN_SECONDS + 20)
         processes.end(identity, 20)
 
-    def prepare() -> None:
-        incusd.make_folders(site.incus_folder)
-        with contextlib.suppress(CommandError):
-            firewall.open_bridge(site.names.network)
-
     return Service(
         name="incusd",
         argv=incusd.daemon_argv(),
@@ -132,7 +127,7 @@ def _incusd(site: Site) -> Service:
         stop=stop,
         environment=environment,
         is_own=incusd.is_daemon,
-        before_start=prepare,
+        before_start=lambda: incusd.make_folders(site.incus_folder),
         may_be_others=True,
     )
 
@@ -335,6 +330,7 @@ async def supervise(site: Site, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _leave, leaving, stop)
+    await asyncio.to_thread(_open_firewalls, site)
     services = services_of(site, settings)
     tasks = [asyncio.create_task(_watch_logs(site.log_folder))]
     starting = asyncio.create_task(_start_all(site, services, tasks))
@@ -346,6 +342,16 @@ async def supervise(site: Site, settings: Settings) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     if not leaving.is_set():
         await asyncio.to_thread(stop_all, site, settings, _log)
+
+
+def _open_firewalls(site: Site) -> None:
+    """Docker's chains, and with them what lets instances through, are gone after a reboot."""
+    if site.daemon is not Daemon.NONE and os.geteuid() == 0:
+        try:
+            for who in firewall.open_bridge(site.names.network):
+                _log(f"{who} now lets {site.names.network} through")
+        except CommandError as error:
+            _log(str(error))
 
 
 def _leave(leaving: asyncio.Event, stop: asyncio.Event) -> None:
