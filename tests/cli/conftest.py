@@ -6,21 +6,21 @@ bob         another one
 ada         a new administrator
 """
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from hutch.domain.people import Role
+from hutch.store import migrate
 from tests.cli.server import Person, Server
 
 
 @pytest.fixture(scope="package")
-def server(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    shutil.copy(_sqlite_template, folder / "hutch.db")
-    started = Server(f"sqlite:///{folder / 'hutch.db'}", folder, tmp_path_factory.mktemp("homes"))
+    database = f"sqlite:///{folder / 'hutch.db'}"
+    migrate.upgrade(database)
+    started = Server(database, folder, tmp_path_factory.mktemp("homes"))
     started.start()
     yield started
     started.stop()
