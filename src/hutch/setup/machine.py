@@ -14,7 +14,7 @@ from typing import Any, cast
 from hutch import supervisor
 from hutch.domain.nodes import EngineKind
 from hutch.domain.sizes import GiB
-from hutch.setup import apt, firewall, host, image, incusd, prepare
+from hutch.setup import apt, firewall, host, image, incusd, kernel, prepare
 from hutch.setup.commands import run
 from hutch.setup.incus_api import IncusApi
 from hutch.setup.options import Options
@@ -88,6 +88,7 @@ def steps(options: Options, site: Site) -> list[Step]:
     if os.geteuid() == 0:
         if site.engine is EngineKind.INCUS:
             found.append(packages(with_incus=site.daemon is not Daemon.FOREIGN))
+            found.append(_kernel())
         found.append(_account(site))
     found.append(_folders(site))
     if site.engine is EngineKind.INCUS:
@@ -147,6 +148,13 @@ def _add_backports(progress: Progress) -> None:
     if not apt.has_backports(sources, release):
         _BACKPORTS_FILE.write_text(f"# Made by hutch: Incus is here.\n{source.as_deb822()}")
         apt.update(progress)
+
+
+def _kernel() -> Step:
+    def do(_: Progress) -> str:
+        return f"raised {', '.join(kernel.keep_limits())}"
+
+    return Step("Kernel limits", lambda: not kernel.too_low(), do)
 
 
 # ---- the system user and its folder ---------------------------------------------------------

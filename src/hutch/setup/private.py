@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hutch.domain.sizes import GiB
-from hutch.setup import image, incusd, prepare, processes
+from hutch.setup import image, incusd, kernel, prepare, processes
 from hutch.setup.commands import CommandError, run
 from hutch.setup.incus_api import IncusApi
 
@@ -121,6 +121,8 @@ class PrivateIncus:
 
     def _prepare(self) -> None:
         tar = image.ensure_built(CACHE, lambda _: None) if self._with_image else None
+        # For the whole machine and until the next boot: without it some twenty containers start.
+        kernel.raise_limits()
         with _turn():
             incusd.ensure_lxcfs(CACHE / "lxcfs.log")
         self._start_daemon()
