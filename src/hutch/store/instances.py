@@ -117,7 +117,7 @@ async def list_instances(
             query = query.where(instances.c.id > after)
     else:
         query = query.order_by(users.c.name, instances.c.name)
-    return [_instance(row) for row in await session.execute(query)]
+    return [_instance(row) for row in (await session.execute(query)).all()]
 
 
 async def get_instance(session: Session, instance_id: str) -> Instance | None:
