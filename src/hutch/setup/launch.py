@@ -199,8 +199,10 @@ def _sign_in(launch: Launch) -> Step:
     def do(_: Progress) -> str:
         title = f"{launch.who.name} at {socket.gethostname()}"
         token = _as_server(launch, "token", launch.administrator, title)["token"]
+        # Read before: the settings are root's, and the person may not look into them.
+        url = launch.url
         with person.acting_as(launch.who):
-            save_login(launch.who.login_file, launch.url, str(token))
+            save_login(launch.who.login_file, url, str(token))
         launch.sign_in_again()
         return f"{launch.who.name} is signed in as {launch.administrator}"
 
