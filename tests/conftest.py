@@ -70,30 +70,28 @@ def stoppable_server() -> Iterator[postgresql.Server]:
 
 
 @pytest.fixture(scope="session")
-def _postgresql_template(postgresql_server: postgresql.Server) -> str:
+def postgresql_template(postgresql_server: postgresql.Server) -> str:
     name = postgresql_server.create()
     migrate.upgrade(postgresql_server.url(name))
     return name
 
 
 @pytest.fixture(scope="session")
-def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("template") / "hutch.db"
     migrate.upgrade(f"sqlite:///{file}")
     return file
 
 
 @pytest.fixture
-def sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
-    shutil.copy(_sqlite_template, tmp_path / "hutch.db")
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    shutil.copy(sqlite_template, tmp_path / "hutch.db")
     return f"sqlite:///{tmp_path / 'hutch.db'}"
 
 
 @pytest.fixture
-def postgresql_url(
-    postgresql_server: postgresql.Server, _postgresql_template: str
-) -> Iterator[str]:
-    name = postgresql_server.create(template=_postgresql_template)
+def postgresql_url(postgresql_server: postgresql.Server, postgresql_template: str) -> Iterator[str]:
+    name = postgresql_server.create(template=postgresql_template)
     yield postgresql_server.url(name)
     postgresql_server.drop(name)
 
