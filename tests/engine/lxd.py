@@ -84,6 +84,7 @@ class PrivateLxd:
         for mount in _mounts(self.folder):
             subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+        _forget_empty_tables()
 
     def _clear(self) -> None:
         """Take away what LXD would leave on the machine: its bridge and its mounted pool."""
@@ -115,6 +116,15 @@ def _quietly(api: IncusApi, method: str, path: str, body: dict[str, object] | No
         api.call(method, path, body)
     except (IncusApiError, httpx.TransportError) as error:
         print(f"LXD: {method} {path}: {error}")
+
+
+def _forget_empty_tables() -> None:
+    """LXD leaves its tables in the firewall; those that hold another LXD's rules stay."""
+    for family in ("inet", "bridge"):
+        table = ["table", family, "lxd"]
+        found = subprocess.run(["nft", "list", *table], capture_output=True, text=True, check=False)
+        if found.returncode == 0 and "chain" not in found.stdout:
+            subprocess.run(["nft", "delete", *table], check=False)
 
 
 def _mounts(folder: Path) -> list[str]:
