@@ -140,7 +140,10 @@ def _tell_troubles(terminal: Terminal, instance: Instance, ref: str) -> None:
         # The message says what to do.
         terminal.note(messages.DRIFT.format(name=ref, since=since, message=drift["message"]))
     if instance["error"]:
-        terminal.note(messages.FAILED_INSTANCE.format(name=ref, error=instance["error"]))
+        # Anything but a creation that failed leaves a machine behind, which nobody should remove.
+        failed = instance["state"] == "failed"
+        text = messages.FAILED_INSTANCE if failed else messages.TROUBLED_INSTANCE
+        terminal.note(text.format(name=ref, error=instance["error"]))
 
 
 def show(name: InstanceName, as_json: Json = False) -> None:
