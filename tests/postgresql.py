@@ -19,12 +19,14 @@ import psycopg
 INSTALL = "apt-get install postgresql"
 _SETTINGS = {
     "listen_addresses": "",
+    "max_connections": "200",
+    "log_min_messages": "fatal",
+}
+_HASTE = {
     "fsync": "off",
     "full_page_writes": "off",
-    "max_connections": "200",
     "shared_buffers": "32MB",
     "autovacuum": "off",
-    "log_min_messages": "fatal",
 }
 _PR_SET_PDEATHSIG = 1
 
@@ -45,10 +47,14 @@ def _version(name: str) -> float:
 
 
 class Server:
-    """A server with databases; `start` and `stop` may be called again and again."""
+    """A server with databases; `start` and `stop` may be called again and again.
 
-    def __init__(self, folder_of_programs: Path) -> None:
+    `durable` leaves it as PostgreSQL comes, for measurements.
+    """
+
+    def __init__(self, folder_of_programs: Path, *, durable: bool = False) -> None:
         self._programs = folder_of_programs
+        self._settings = _SETTINGS if durable else _SETTINGS | _HASTE
         self.folder = Path(tempfile.mkdtemp(prefix="hutch-postgresql-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
@@ -63,7 +69,9 @@ class Server:
         )  # fmt: skip
 
     def start(self) -> None:
-        options = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
+        options = [
+            part for key, value in self._settings.items() for part in ("-c", f"{key}={value}")
+        ]
         self._process = subprocess.Popen(
             [
                 self._programs / "postgres",

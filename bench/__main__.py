@@ -1,0 +1,70 @@
+"""The command line: `python -m bench WHAT [--rounds N] [--json FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+import bench
+from bench import machine
+from bench.figures import Report
+from hutch.logs import configure_logs
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    module: str
+    rounds: int
+    """As many as the published numbers are made of."""
+    help: str
+
+
+SUBJECTS = {
+    "lifecycle": Subject("bench.lifecycle", 10, "one instance's life against the incus command"),
+    "parallel": Subject("bench.parallel", 3, "20 creations at once against as many chains"),
+    "api": Subject("bench.api", 3, "the server with 2,000 simulated instances and 500 people"),
+    "forwards": Subject("bench.forwards", 10, "three ways to lead a host port to a container"),
+    "operations": Subject("bench.operations", 3, "operations per second on an instant engine"),
+}
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=bench.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=list(SUBJECTS))
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often; the default is enough")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every sample, for a program")
+    parser.add_argument(
+        "--quiet-for", type=float, default=0, metavar="SECONDS",
+        help="wait so long, at most, until the load is below 0.5",
+    )  # fmt: skip
+    parsed = parser.parse_args(arguments)
+    if parsed.rounds is not None and not 1 <= parsed.rounds <= 1000:
+        parser.error("--rounds: give 1 to 1000")
+    return parsed
+
+
+def main() -> int:
+    parsed = parse(sys.argv[1:])
+    configure_logs("warning", "console")
+    subject = SUBJECTS[parsed.what]
+    measure = cast("Callable[[int], Report]", import_module(subject.module).measure)
+    machine.wait_until_quiet(0.5, parsed.quiet_for)
+    report = measure(parsed.rounds or subject.rounds)
+    print(report.as_text())
+    if parsed.json is not None:
+        parsed.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""An engine that takes no time, so that what is measured is everything around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+
+from hutch.domain.limits import Limits
+from hutch.engine.base import (
+    Change,
+    ContainerSpec,
+    ExecResult,
+    Forward,
+    NodeStatus,
+    Observed,
+    Power,
+    Usage,
+)
+
+
+class InstantEngine:
+    """Answers at once that all is done, and remembers no more than which containers there are."""
+
+    def __init__(self) -> None:
+        self._containers: dict[str, Observed] = {}
+
+    async def status(self) -> NodeStatus:
+        return NodeStatus("instant", "first", 4096, 2**46, 2**50, 0)
+
+    async def images(self) -> list[str]:
+        return ["base"]
+
+    async def containers(self) -> list[Observed]:
+        return list(self._containers.values())
+
+    async def get(self, name: str) -> Observed | None:
+        return self._containers.get(name)
+
+    async def create(self, spec: ContainerSpec, *, start: bool = False) -> None:
+        power = Power.RUNNING if start else Power.STOPPED
+        self._containers[spec.name] = Observed(
+            spec.name, power, spec.address, spec.limits, spec.forwards, spec.labels
+        )
+
+    async def start(self, name: str) -> None: ...
+
+    async def stop(self, name: str, *, timeout: float = 30.0) -> None: ...
+
+    async def delete(self, name: str) -> None:
+        self._containers.pop(name, None)
+
+    async def set_limits(self, name: str, limits: Limits) -> None: ...
+
+    async def prepare(self, name: str, *, limits: Limits, forward: Forward) -> None: ...
+
+    async def set_labels(self, name: str, labels: Mapping[str, str]) -> None: ...
+
+    async def set_forward(self, name: str, forward: Forward) -> None: ...
+
+    async def remove_forward(self, name: str, forward_name: str) -> None: ...
+
+    async def snapshots(self, name: str) -> list[str]:
+        return []
+
+    async def snapshot(self, name: str, snapshot: str) -> None: ...
+
+    async def restore(self, name: str, snapshot: str) -> None: ...
+
+    async def delete_snapshot(self, name: str, snapshot: str) -> None: ...
+
+    async def exec(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        user: int = 0,
+        group: int = 0,
+        cwd: str = "/",
+        timeout: float = 30.0,
+        most_output: int = 1024 * 1024,
+    ) -> ExecResult:
+        return ExecResult(0, b"", b"")
+
+    async def read_file(self, name: str, path: str, *, most: int = 1024 * 1024) -> bytes | None:
+        return None
+
+    async def usage(self, name: str) -> Usage:
+        return Usage(0.0, 0, 0, 0)
+
+    async def wait_for_banner(self, name: str, host: str, port: int, *, timeout: float) -> bool:
+        return True
+
+    def changes(self) -> AsyncIterator[Change]:
+        return _silence()
+
+    async def close(self) -> None: ...
+
+
+async def _silence() -> AsyncGenerator[Change]:
+    yield Change(None, "connected")
+    await asyncio.Event().wait()
