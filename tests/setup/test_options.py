@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from hutch.domain.nodes import EngineKind
-from hutch.setup.__main__ import without_engine
+from hutch.setup import host
+from hutch.setup.__main__ import main, without_engine
+from hutch.setup.host import Finding
 from hutch.setup.options import Options, parse
 
 HOME = {"HOME": "/home/kim"}
@@ -66,3 +68,26 @@ def test_the_offer_of_the_simulated_engine_keeps_the_other_flags():
     assert without_engine(["--engine", "incus", "--yes", "--engine=incus", "--data", "/d"]) == [
         "--yes", "--data", "/d",
     ]  # fmt: skip
+
+
+def test_a_machine_that_cannot_run_incus_is_offered_what_runs_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    finding = Finding("user namespaces", "The kernel refuses", "Set a sysctl")
+    monkeypatch.setattr(host, "check_host", lambda _data: [finding])
+    assert main(["--yes", "--data", "/nowhere/data"]) == 3
+    said = capsys.readouterr().out
+    assert "x user namespaces: The kernel refuses" in said
+    assert "Set a sysctl" in said
+    assert "./quickstart --engine simulated --yes --data /nowhere/data" in said
+
+
+def test_plain_folders_are_enough_for_who_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    findings = [Finding("file system", "no btrfs", ""), Finding("disk space", "full", "")]
+    monkeypatch.setattr(host, "check_host", lambda _data: findings)
+    assert main(["--yes", "--pool", "dir"]) == 3
+    said = capsys.readouterr().out
+    assert "disk space" in said
+    assert "file system" not in said

@@ -125,7 +125,7 @@ class PrivateIncus:
         kernel.raise_limits()
         with _turn():
             incusd.ensure_lxcfs(CACHE / "lxcfs.log")
-        self._start_daemon()
+        self.start_daemon()
         with IncusApi(self.socket) as api:
             prepare.ensure_pool(api, self.pool, "btrfs", self._size)
             # One at a time: two that look for a free network at once may find the same.
@@ -139,15 +139,15 @@ class PrivateIncus:
             with self.api() as api:
                 image.ensure_imported(api, tar, "base")
 
-    def _start_daemon(self) -> None:
+    def start_daemon(self) -> None:
         identity = incusd.start_daemon(self.folder, self.folder / "logs" / "incusd.log")
         processes.save_identity(self.folder / _DAEMON, identity)
 
     async def kill(self) -> None:
         """Kills the daemon with SIGKILL; containers go on running."""
-        await asyncio.to_thread(self._kill_daemon)
+        await asyncio.to_thread(self.stop_daemon)
 
-    def _kill_daemon(self) -> None:
+    def stop_daemon(self) -> None:
         processes.kill(processes.load_identity(self.folder / _DAEMON))
 
     async def restart(self) -> None:
@@ -155,8 +155,8 @@ class PrivateIncus:
         await asyncio.to_thread(self._restart)
 
     def _restart(self) -> None:
-        self._kill_daemon()
-        self._start_daemon()
+        self.stop_daemon()
+        self.start_daemon()
 
     async def reboot(self) -> None:
         """Like a power cut: kills every container, the bridge and the daemon, then starts it."""
@@ -165,8 +165,8 @@ class PrivateIncus:
     def _reboot(self) -> None:
         _kill_everything(self.folder)
         _unmount(self.folder)
-        _remove_from_network(self.project)
-        self._start_daemon()
+        forget_network(self.project)
+        self.start_daemon()
 
     def remove(self) -> None:
         """Ends everything and leaves no trace."""
@@ -222,7 +222,7 @@ def remove_folder(folder: Path, name: str) -> None:
     project's, and the beginning of its bridge's."""
     _kill_everything(folder)
     _unmount(folder)
-    _remove_from_network(name)
+    forget_network(name)
     _remove_cgroups(name)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -277,7 +277,7 @@ def _mounts_below(folder: Path) -> list[str]:
     return sorted((p for p in points if p.startswith(f"{folder}/")), key=len, reverse=True)
 
 
-def _remove_from_network(name: str) -> None:
+def forget_network(name: str) -> None:
     """The bridge, and the firewall's chains that name it or an instance of the project."""
     for bridge in (name, f"{name}br0"):
         subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)

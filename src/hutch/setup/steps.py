@@ -50,9 +50,9 @@ class Step:
 class Reporter:
     """Prints steps: one live line on a terminal, plain lines elsewhere."""
 
-    def __init__(self, out: TextIO = sys.stdout) -> None:
-        self._out = out
-        self._live = out.isatty()
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._live = self._out.isatty()
 
     def line(self, text: str = "") -> None:
         print(text, file=self._out, flush=True)
