@@ -10,6 +10,7 @@
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,14 +20,14 @@ import pytest_asyncio
 from fastapi import FastAPI
 
 from hutch.api import PREFIX
-from hutch.api.app import create_app
+from hutch.api.app import create_app, open_engine
 from hutch.domain.instances import Instance, InstanceState
 from hutch.domain.operations import OperationState
 from hutch.domain.people import Scope
 from hutch.engine.base import ContainerSpec
 from hutch.services import instances as services
 from hutch.services import tokens
-from hutch.services.context import Context
+from hutch.services.context import Context, Engines
 from hutch.store import containers, instances, operations
 from tests.lab import Lab
 
@@ -52,6 +53,15 @@ def told(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 def database_url(sqlite_url: str) -> str:
     """SQLite alone, unless a module says otherwise: the store's own tests run over both."""
     return sqlite_url
+
+
+@pytest_asyncio.fixture
+async def context(context: Context) -> AsyncIterator[Context]:
+    """With the engines that a server opens, so that an Incus node is not a simulated one."""
+    certificates = context.settings.data / "certificates"
+    engines = Engines(lambda node: open_engine(node, certificates))
+    yield replace(context, engines=engines)
+    await engines.close()
 
 
 @pytest.fixture

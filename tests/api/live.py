@@ -5,15 +5,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from hutch.api.app import create_app
+from hutch.api.app import create_app, open_engine
 from hutch.domain.people import Scope
 from hutch.operations.runner import Runner
 from hutch.services import tokens
+from hutch.services.context import Engines
 from tests import lab as labs
 
 
@@ -21,7 +23,8 @@ from tests import lab as labs
 def serving(url: str, folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
     """The address and an administrator's token of a server over a lab with a simulated node."""
     token = asyncio.run(fill(url, folder))
-    context = labs.open_context(url, folder, **settings)
+    engines = Engines(lambda node: open_engine(node, folder / "certificates"))
+    context = replace(labs.open_context(url, folder, **settings), engines=engines)
     app = create_app(context, [Runner(context)])
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="on")
