@@ -143,6 +143,7 @@ def _server(data: Path, size: Size) -> Server:
     """As hutch comes, but that one person may have more than a small machine has."""
     return Server(
         data,
+        eager_pool=True,
         default_cpus=size.cpus,
         default_memory=size.memory,
         default_disk=size.disk,

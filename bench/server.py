@@ -16,14 +16,22 @@ from bench.machine import REPOSITORY
 
 HUTCH = (sys.executable, "-c", "from hutch.cli import main; main()")
 """The command line, from this very checkout."""
+_EAGER = (
+    sys.executable,
+    "-c",
+    "from hutch.cli import main; from hutch.reconcilers import warm_pool as pool; "
+    + "pool.BUSY_LOAD = 1000; main()",
+)
+"""The same with a pool that is filled also while the machine is busy, which measuring makes it."""
 _PAUSE = 0.005
 
 
 class Server:
     """Starts, asks, kills. `settings` are environment variables without their `HUTCH_`."""
 
-    def __init__(self, data: Path, **settings: object) -> None:
+    def __init__(self, data: Path, *, eager_pool: bool = False, **settings: object) -> None:
         self.data = data
+        self._program = _EAGER if eager_pool else HUTCH
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = {f"HUTCH_{key.upper()}": str(value) for key, value in settings.items()}
@@ -44,7 +52,7 @@ class Server:
         began = time.perf_counter()
         with (self.data / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
-                [*HUTCH, "server", "--data", str(self.data), "--port", str(self.port)],
+                [*self._program, "server", "--data", str(self.data), "--port", str(self.port)],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
