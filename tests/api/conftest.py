@@ -20,7 +20,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 
 from hutch.api import PREFIX
-from hutch.api.app import create_app, open_engine
+from hutch.api.app import create_app
 from hutch.domain.instances import Instance, InstanceState
 from hutch.domain.operations import OperationState
 from hutch.domain.people import Scope
@@ -29,6 +29,7 @@ from hutch.services import instances as services
 from hutch.services import tokens
 from hutch.services.context import Context, Engines
 from hutch.store import containers, instances, operations
+from tests.api.live import open_simulated
 from tests.lab import Lab
 
 Send = Callable[..., Awaitable[httpx.Response]]
@@ -57,9 +58,8 @@ def database_url(sqlite_url: str) -> str:
 
 @pytest_asyncio.fixture
 async def context(context: Context) -> AsyncIterator[Context]:
-    """With the engines that a server opens, so that an Incus node is not a simulated one."""
-    certificates = context.settings.data / "certificates"
-    engines = Engines(lambda node: open_engine(node, certificates))
+    """With engines as a server opens them, so that an Incus node is not a simulated one."""
+    engines = Engines(open_simulated)
     yield replace(context, engines=engines)
     await engines.close()
 

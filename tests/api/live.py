@@ -12,19 +12,28 @@ from typing import Any
 import uvicorn
 
 from hutch.api.app import create_app, open_engine
+from hutch.domain.nodes import EngineKind, Node
 from hutch.domain.people import Scope
+from hutch.engine.base import Engine
+from hutch.errors import ConfigurationError
 from hutch.operations.runner import Runner
 from hutch.services import tokens
 from hutch.services.context import Engines
 from tests import lab as labs
 
 
+def open_simulated(node: Node) -> Engine:
+    """As a server opens it, but never a real one: this machine's Incus is nobody's to touch."""
+    if node.engine is not EngineKind.SIMULATED:
+        raise ConfigurationError("There is no such engine here.")
+    return open_engine(node, Path("nowhere"))
+
+
 @contextmanager
 def serving(url: str, folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
     """The address and an administrator's token of a server over a lab with a simulated node."""
     token = asyncio.run(fill(url, folder))
-    engines = Engines(lambda node: open_engine(node, folder / "certificates"))
-    context = replace(labs.open_context(url, folder, **settings), engines=engines)
+    context = replace(labs.open_context(url, folder, **settings), engines=Engines(open_simulated))
     app = create_app(context, [Runner(context)])
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="on")
