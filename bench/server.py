@@ -16,12 +16,8 @@ from bench.machine import REPOSITORY
 
 HUTCH = (sys.executable, "-c", "from hutch.cli import main; main()")
 """The command line, from this very checkout."""
-_EAGER = (
-    sys.executable,
-    "-c",
-    "from hutch.cli import main; from hutch.reconcilers import warm_pool as pool; "
-    + "pool.BUSY_LOAD = 1000; main()",
-)
+_EAGERLY = "from hutch.reconcilers import warm_pool; warm_pool.BUSY_LOAD = 1000; "
+_EAGER = (sys.executable, "-c", f"{_EAGERLY}{HUTCH[-1]}")
 """The same with a pool that is filled also while the machine is busy, which measuring makes it."""
 _PAUSE = 0.005
 
