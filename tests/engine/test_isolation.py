@@ -193,17 +193,18 @@ class TestNetwork:
                 await here.run("ip", "route", "del", there.address, "via", bridge)
         assert await mallory.pings(bridge)
 
-    async def test_lets_nobody_take_the_address_of_another(
-        self, mallory: Machine, alice: Machine, bridge: str
+    async def test_lets_nobody_take_another_address(
+        self, mallory: Machine, alice: Machine, bridge: str, incus_site: Site
     ):
-        assert (
-            await mallory.run("ip", "addr", "add", f"{alice.address}/32", "dev", "eth0")
-        ).code == 0
-        try:
-            assert not await mallory.pings(bridge, "-I", alice.address)
-            assert await asyncio.to_thread(node_reaches, alice.address)
-        finally:
-            await mallory.run("ip", "addr", "del", f"{alice.address}/32", "dev", "eth0")
+        # One that nobody has shows more: its answers would not go astray to somebody else.
+        for address in (alice.address, incus_site.address()):
+            added = await mallory.run("ip", "addr", "add", f"{address}/32", "dev", "eth0")
+            assert added.code == 0
+            try:
+                assert not await mallory.pings(bridge, "-I", address)
+                assert await asyncio.to_thread(node_reaches, alice.address)
+            finally:
+                await mallory.run("ip", "addr", "del", f"{address}/32", "dev", "eth0")
         assert await mallory.pings(bridge)
 
     async def test_lets_nobody_change_their_mac_address(

@@ -23,17 +23,27 @@ from hutch.engine.base import (
     Usage,
 )
 from hutch.engine.incus import banner, disks, programs, spec
-from hutch.engine.incus.client import Certificates, Client, Json, OperationLostError, part
+from hutch.engine.incus.client import (
+    Certificates,
+    Client,
+    Json,
+    OperationLostError,
+    cancel,
+    part,
+)
 from hutch.engine.incus.server import Server
 from hutch.engine.incus.watch import Listing
 from hutch.errors import (
     EngineConflictError,
     EngineError,
     EngineNotFoundError,
+    EngineUnavailableError,
 )
 
 log = structlog.get_logger(__name__)
 
+_HALT = 37
+"""SIGRTMIN+3, by which systemd is told to halt."""
 _READ_WITHIN = 10.0
 """Seconds for reading a file: one that is a pipe inside the container would never end."""
 
@@ -230,33 +240,29 @@ class IncusEngine:
         )
 
     async def _stop(self, name: str, timeout: float) -> None:
-        # A system that has only just begun to boot does not hear the first request to shut down:
-        # it is repeated, at first soon and then less and less so.
-        patience, left = 2, int(timeout)
-        while left > 0:
-            patience = min(patience, left)
+        if timeout >= 1:
+            nudging = asyncio.create_task(self._nudge(name))
             try:
-                return await self._set_state(name, {"action": "stop", "timeout": patience})
+                return await self._set_state(name, {"action": "stop", "timeout": int(timeout)})
             except EngineConflictError:
                 raise
             except EngineError as error:
-                if _ALREADY_STOPPED in error.message:
-                    return await self._settle_stopped(name, error)
-                log.info("container does not shut down yet", container=name, reason=error.message)
-            left -= patience
-            patience *= 2
+                log.info("container is stopped by force", container=name, reason=error.message)
+            finally:
+                await cancel(nudging)
         return await self._set_state(name, {"action": "stop", "timeout": -1, "force": True})
 
-    async def _settle_stopped(self, name: str, refused: EngineError) -> None:
-        """Wait while the server still cleans up behind a container that has shut down.
-
-        Until then it calls the container running, and yet refuses to stop it.
-        """
-        for _ in range(_CLEANED_UP_LOOKS):
-            if await self._has_power(name, Power.STOPPED):
-                return
-            await asyncio.sleep(_CLEANED_UP_PAUSE)
-        raise refused
+    async def _nudge(self, name: str) -> None:
+        """Repeat the request to shut down, which a system that has only just begun to boot does
+        not hear: at first soon and then less and less so."""
+        pause = 2.0
+        while True:
+            await asyncio.sleep(pause)
+            pause *= 2
+            try:
+                await self.exec(name, ["sh", "-c", f"kill -{_HALT} 1"], timeout=pause)
+            except (EngineError, EngineUnavailableError) as error:
+                log.debug("container not asked again to stop", container=name, why=error.message)
 
     async def _set_state(self, name: str, body: Json) -> None:
         await self._client.send("PUT", f"/instances/{part(name)}/state", body)
