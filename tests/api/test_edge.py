@@ -128,7 +128,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 async def test_one_line_is_logged_and_no_secret(
     send: Send, token_of: dict[str, str], passwords: dict[str, str], logged: io.StringIO
 ):
-    await send("GET", "/instances/web?secret=inquery", as_="alice")
+    await send("GET", "/instances?owner=inquery", as_="alice")
     await send("POST", "/login", json={"name": "alice", "password": passwords["alice"]})
     await send("PUT", "/me/password", as_="bob", json={"old": passwords["bob"], "new": "x"})
     printed = logged.getvalue()
@@ -136,8 +136,8 @@ async def test_one_line_is_logged_and_no_secret(
     assert len(lines) == 3
     first = lines[0]
     assert first["message"] == "request"
-    assert first["route"] == "/api/v1/instances/{instance}"
-    assert (first["method"], first["status"], first["actor"]) == ("GET", 404, "alice")
+    assert first["route"] == "/api/v1/instances"
+    assert (first["method"], first["status"], first["actor"]) == ("GET", 403, "alice")
     assert first["duration_ms"] > 0
     assert len(first["request_id"]) == 16
     for secret in (*token_of.values(), *passwords.values(), "inquery"):

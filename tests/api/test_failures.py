@@ -116,6 +116,8 @@ async def test_nul_in_the_address_is_refused(send: Send, path: str):
         "/operations/x?wait=61",
         "/operations/x?wait=nan",
         "/instances?all=perhaps",
+        "/instances?ownr=bob",
+        "/me?x=",
     ],
 )
 async def test_a_bad_query_is_refused(send: Send, path: str):

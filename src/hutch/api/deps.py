@@ -3,11 +3,12 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 
 from hutch.api.call import SCOPE_KEY, Call
 from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
-from hutch.errors import NotAuthenticatedError
+from hutch.errors import InvalidInputError, NotAuthenticatedError
 from hutch.services import tokens
 from hutch.services.access import require
 from hutch.services.context import Context
@@ -45,12 +46,27 @@ class Allowed:
         )
         call.actor = actor.name
         require(actor, self.action)
+        if request.scope["query_string"]:
+            _check_parameters(request)
         return actor
 
 
 def allowed(action: Action) -> Any:
     """The dependency by which a route declares the one action that it is for."""
     return Depends(Allowed(action))
+
+
+def _check_parameters(request: Request) -> None:
+    """Refuse what is not asked for here: a misspelt filter would otherwise answer with too much."""
+    route: APIRoute = request.scope["route"]
+    known = {parameter.alias for parameter in route.dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidInputError(
+                f"There is no parameter {name[:40]!r} here.",
+                hint=f"There are {', '.join(sorted(known))}." if known else "There are none.",
+                field=name[:40],
+            )
 
 
 def _bearer(header: str | None) -> str:
