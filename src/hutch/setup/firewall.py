@@ -14,15 +14,16 @@ import sys
 from hutch.setup.commands import CommandError, run, succeeds
 
 _DIRECTIONS = ("-i", "-o")
+_LASTING = ("firewall-cmd", "--permanent")
 
 
 def problem(bridge: str) -> str | None:
     """Who keeps instances off the network, or None."""
     if _forward_drops() and not all(_has_rule(bridge, way) for way in _DIRECTIONS):
         return "Docker" if _has_chain("DOCKER-USER") else "the policy of iptables' FORWARD chain"
-    if _ufw_active() and bridge not in run(["ufw", "status"]):
+    if _ufw_active() and f"67/udp on {bridge} " not in run(["ufw", "status"]):
         return "ufw"
-    if _firewalld_active() and not _in_trusted_zone(bridge):
+    if _firewalld_active() and not _in_own_zone(bridge):
         return "firewalld"
     return None
 
@@ -32,16 +33,44 @@ def open_bridge(bridge: str) -> list[str]:
     told: list[str] = []
     while (who := problem(bridge)) is not None and who not in told:
         if who == "ufw":
-            run(["ufw", "allow", "in", "on", bridge])
-            run(["ufw", "route", "allow", "in", "on", bridge])
-            run(["ufw", "route", "allow", "out", "on", bridge])
+            _open_ufw(bridge)
         elif who == "firewalld":
-            run(["firewall-cmd", "--permanent", "--zone=trusted", f"--add-interface={bridge}"])
-            run(["firewall-cmd", "--zone=trusted", f"--change-interface={bridge}"])
+            _open_firewalld(bridge)
         else:
             _accept_forwarded(bridge)
         told.append(who)
     return told
+
+
+def _open_ufw(bridge: str) -> None:
+    """The host itself is reached for names and addresses alone: its other ports are no business
+    of an instance. The rule that `problem` looks for comes last."""
+    run(["ufw", "route", "allow", "in", "on", bridge])
+    run(["ufw", "route", "allow", "out", "on", bridge])
+    for port, protocol in (("53", "tcp"), ("53", "udp"), ("67", "udp")):
+        run(["ufw", "allow", "in", "on", bridge, "to", "any", "port", port, "proto", protocol])
+
+
+def _open_firewalld(bridge: str) -> None:
+    """A zone of the bridge's own, named like it, in which only names and addresses are served;
+    what is forwarded passes by two policies. (The zone `trusted` would open every port.)"""
+    zone = f"--zone={bridge}"
+    if not succeeds([*_LASTING, f"--info-zone={bridge}"]):
+        run([*_LASTING, f"--new-zone={bridge}"])
+    run([*_LASTING, zone, "--set-target=default"])
+    run([*_LASTING, zone, "--add-service=dns", "--add-service=dhcp"])
+    run([*_LASTING, zone, f"--change-interface={bridge}"])
+    _forward_policy(f"{bridge}-o", source=bridge, target="ANY")
+    _forward_policy(f"{bridge}-i", source="ANY", target=bridge)
+    run(["firewall-cmd", "--reload"])
+
+
+def _forward_policy(name: str, *, source: str, target: str) -> None:
+    policy = f"--policy={name}"
+    if not succeeds([*_LASTING, f"--info-policy={name}"]):
+        run([*_LASTING, f"--new-policy={name}"])
+    run([*_LASTING, policy, f"--add-ingress-zone={source}", f"--add-egress-zone={target}"])
+    run([*_LASTING, policy, "--set-target=ACCEPT"])
 
 
 def _accept_forwarded(bridge: str) -> None:
@@ -90,8 +119,8 @@ def _firewalld_active() -> bool:
     return shutil.which("firewall-cmd") is not None and succeeds(["firewall-cmd", "--state"])
 
 
-def _in_trusted_zone(bridge: str) -> bool:
-    return succeeds(["firewall-cmd", "--zone=trusted", f"--query-interface={bridge}"])
+def _in_own_zone(bridge: str) -> bool:
+    return succeeds(["firewall-cmd", f"--zone={bridge}", f"--query-interface={bridge}"])
 
 
 def main() -> int:
