@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +63,20 @@ def test_help_needs_nothing():
     assert done.returncode == 0
     for flag in ("--engine", "--no-instance", "--data", "--yes", "--pool", "--set"):
         assert flag in done.stdout
+
+
+@pytest.mark.parametrize("mask", ["077", "000"])
+def test_what_is_installed_is_everyones_to_read_and_nobodys_to_write(tmp_path: Path, mask: str):
+    # With no packages to install and no sources it ends early, with the environment made.
+    shutil.copy(SOURCE / "quickstart", tmp_path)
+    for name in ("requirements.txt", "pyproject.toml", "src", "deploy"):
+        (tmp_path / name).touch()
+    command = f"umask {mask}; ./quickstart --yes --engine simulated --data {tmp_path}/data"
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=120, check=False)
+    modes = {
+        path: path.stat().st_mode & 0o777
+        for path in (tmp_path / "data").rglob("*")
+        if not path.is_symlink() and "site-packages" not in path.parts
+    }
+    assert tmp_path / "data/venv/pyvenv.cfg" in modes
+    assert set(modes.values()) <= {0o755, 0o644}
