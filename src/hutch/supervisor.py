@@ -22,6 +22,7 @@ import fcntl
 import math
 import os
 import pwd
+import resource
 import shutil
 import signal
 import subprocess
@@ -54,6 +55,8 @@ _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0
 #: Seconds between two looks at what somebody else runs.
 _LOOK_SECONDS = 5.0
+#: A connection is an open file, and so is each event stream. The unit in `deploy/` says the same.
+_SERVER_FILES = 65536
 _LOG_BYTES = 10 * 1024 * 1024
 _READY_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 120
@@ -74,6 +77,8 @@ class Service:
     may_stop: Callable[[], bool] = lambda: True
     is_own: Callable[[list[str]], bool] | None = None
     """Whether these are its arguments, where an older version of hutch gave it others."""
+    open_files: int = 0
+    """How many files it may have open at least, where the machine allows it; 0: as it comes."""
     may_be_others: bool = False
     """Whether it is as good when a process that hutch did not start does this already."""
 
@@ -144,6 +149,7 @@ def _server(site: Site, settings: Settings) -> Service:
         environment={"HUTCH_DATA": str(site.data)},
         user=site.user,
         groups=site.groups,
+        open_files=_SERVER_FILES,
     )
 
 
@@ -176,8 +182,14 @@ def find(site: Site, service: Service) -> Identity | None:
         return noted
     mark = f"{MARK}={site.data}:{service.name}"
     for pid, words in processes.processes():
-        # Helpers inherit the mark, so the arguments must be the service's own.
-        if _is_own(service, words) and mark in processes.environment_of(pid):
+        # Helpers inherit the mark, so the arguments must be the service's own. Anybody can give a
+        # process both, also inside a container, so it must be where and whom we would start it.
+        if (
+            _is_own(service, words)
+            and mark in processes.environment_of(pid)
+            and processes.is_of_this_system(pid)
+            and processes.user_of(pid) == _user_id(service)
+        ):
             identity = processes.identify(pid)
             if identity is not None:
                 processes.save_identity(_note(site, service), identity)
@@ -213,11 +225,22 @@ def start(site: Site, service: Service) -> Identity:
             umask=0o077 if service.user else -1,
             **_identity_options(service),
         )
+    _allow_files(process.pid, service.open_files)
     identity = processes.identify(process.pid)
     if identity is None:
         raise CommandError(service.argv, f"ended at once; see {log}")
     processes.save_identity(_note(site, service), identity)
     return identity
+
+
+def _allow_files(pid: int, wanted: int) -> None:
+    """Raises what a process may have open, up to what it could choose itself. From outside:
+    between fork and exec nothing of Python may run where there are threads."""
+    with contextlib.suppress(ProcessLookupError):
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _identity_options(service: Service) -> dict[str, Any]:
@@ -230,6 +253,11 @@ def _identity_options(service: Service) -> dict[str, Any]:
         "group": account.pw_gid,
         "extra_groups": list(service.groups),
     }
+
+
+def _user_id(service: Service) -> int:
+    user: int = _identity_options(service).get("user", os.geteuid())
+    return user
 
 
 def _home(service: Service) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -148,6 +149,55 @@ async def test_a_foreign_process_with_the_noted_pid_is_left_alone(site: Site, su
     assert foreign.poll() is None
     foreign.kill()
     foreign.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be several users")
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        pytest.param(
+            ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"],
+            id="in a container",
+        ),
+        pytest.param(["unshare", "--user", "--map-root-user"], id="in a user namespace"),
+        pytest.param(["setpriv", "--reuid=65534", "--clear-groups"], id="of another user"),
+    ],
+)
+def test_who_only_carries_the_mark_is_not_taken_for_the_service(site: Site, elsewhere: list[str]):
+    mark = {supervisor.MARK: f"{site.data}:sleeper"}
+    fake = subprocess.Popen([*elsewhere, "sleep", "60"], env={**os.environ, **mark})
+    try:
+        until = time.monotonic() + 10
+        while not seen_as_sleeper(site):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert supervisor.find(site, sleeper()) is None
+    finally:
+        fake.kill()
+        fake.wait()
+
+
+def seen_as_sleeper(site: Site) -> bool:
+    """Whether a process shows the service's arguments and mark, and nothing more."""
+    mark = f"{supervisor.MARK}={site.data}:sleeper"
+    return any(
+        words == ["sleep", "60"] and mark in processes.environment_of(pid)
+        for pid, words in processes.processes()
+    )
+
+
+def test_the_server_may_hold_many_connections(site: Site):
+    (server,) = supervisor.services_of(site, Settings())
+    unit = (SOURCE / "deploy" / supervisor.UNIT).read_text()
+    assert f"LimitNOFILE={server.open_files}\n" in unit
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        identity = supervisor.start(site, replace(sleeper(), open_files=server.open_files))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    soft, hard = resource.prlimit(identity.pid, resource.RLIMIT_NOFILE)
+    assert soft == (65536 if hard == resource.RLIM_INFINITY else min(65536, hard))
 
 
 async def test_what_somebody_else_runs_is_neither_doubled_nor_stopped(site: Site, monkeypatch):

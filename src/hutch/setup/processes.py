@@ -155,6 +155,27 @@ def environment_of(pid: int) -> set[str]:
     return {word.decode(errors="replace") for word in raw.split(b"\0") if word}
 
 
+def is_of_this_system(pid: int) -> bool:
+    """Whether a process is in this one's namespaces. Those inside containers are seen from here
+    too, and can call themselves whatever they like."""
+    try:
+        return all(
+            (_PROC / str(pid) / "ns" / kind).readlink() == (_PROC / "self/ns" / kind).readlink()
+            for kind in ("pid", "user")
+        )
+    except OSError:
+        return False
+
+
+def user_of(pid: int) -> int | None:
+    """The user id that a process acts as; None when it is gone."""
+    try:
+        status = (_PROC / str(pid) / "status").read_text()
+    except OSError:
+        return None
+    return next(int(line.split()[2]) for line in status.splitlines() if line.startswith("Uid:"))
+
+
 def children(pid: int) -> list[int]:
     """The direct children of a process, of all its threads."""
     found: list[int] = []
