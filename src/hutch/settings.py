@@ -122,7 +122,10 @@ class Settings(BaseModel):
     keys_per_user: int = Field(default=20, ge=1, le=1000, description="SSH keys a person may have.")
 
     operations_at_once: int = Field(
-        default=8, ge=1, le=256, description="Operations that one server works on at the same time."
+        default=16,
+        ge=1,
+        le=256,
+        description="Operations that one server works on at the same time.",
     )
     operation_lease_seconds: float = Field(
         default=15.0,

@@ -327,7 +327,9 @@ class TestLimits:
         with pytest.raises(EngineError):
             await site.engine.set_limits(name, too_small)
         with pytest.raises(EngineError):
-            await site.engine.prepare(name, limits=too_small, forward=forward)
+            await site.engine.prepare(
+                name, limits=too_small, forward=forward, labels={"instance": "one"}
+            )
         found = await seen(site.engine, name)
         assert (found.limits, found.forwards) == (SMALL, ())
 
@@ -340,9 +342,12 @@ class TestPrepare:
     async def test_sets_limits_and_forward_and_may_be_repeated(self, site: Site, make: Maker):
         name, forward = await make(start=True), site.forward()
         for _ in range(2):
-            await site.engine.prepare(name, limits=LARGER, forward=forward)
+            await site.engine.prepare(
+                name, limits=LARGER, forward=forward, labels={"instance": "one"}
+            )
             found = await seen(site.engine, name)
             assert (found.limits, found.forwards) == (LARGER, (forward,))
+            assert found.labels["instance"] == "one"
 
     async def test_is_refused_for_a_port_that_leads_elsewhere(
         self, site: Site, running: str, stopped: str
@@ -350,12 +355,14 @@ class TestPrepare:
         forward = site.forward()
         await site.engine.set_forward(running, forward)
         with pytest.raises(EngineConflictError):
-            await site.engine.prepare(stopped, limits=SMALL, forward=forward)
+            await site.engine.prepare(
+                stopped, limits=SMALL, forward=forward, labels={"instance": "one"}
+            )
         await site.engine.remove_forward(running, forward.name)
 
     async def test_of_an_absent_one_is_not_found(self, site: Site):
         with pytest.raises(EngineNotFoundError):
-            await site.engine.prepare(ABSENT, limits=SMALL, forward=site.forward())
+            await site.engine.prepare(ABSENT, limits=SMALL, forward=site.forward(), labels={})
 
 
 class TestLabels:

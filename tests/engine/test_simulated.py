@@ -469,7 +469,7 @@ class TestFaults:
         }.get(method, [NAME])
         named = {
             "wait_for_banner": {"timeout": 0.1},
-            "prepare": {"limits": LIMITS, "forward": None},
+            "prepare": {"limits": LIMITS, "forward": None, "labels": {}},
         }.get(method, {})
         engine.faults.die()
         with pytest.raises(EngineUnavailableError):

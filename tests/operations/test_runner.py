@@ -8,19 +8,30 @@ from datetime import timedelta
 import pytest
 
 from hutch.domain.instances import InstanceState
+from hutch.domain.limits import POOL_DISK
 from hutch.domain.operations import Kind, Operation, OperationState
 from hutch.domain.people import SYSTEM, Actor
+from hutch.domain.sizes import GiB
 from hutch.engine.simulated import SimulatedEngine
-from hutch.errors import BusyError, EngineConflictError, ForbiddenError, NotFoundError
+from hutch.errors import (
+    BusyError,
+    EngineConflictError,
+    EngineError,
+    ForbiddenError,
+    NotFoundError,
+    WrongStateError,
+)
 from hutch.operations import Runner
 from hutch.operations.base import Procedure, Retry, Step, Work
 from hutch.operations.registry import PROCEDURES
-from hutch.services import events, instances, operations
+from hutch.operations.runner import Verdict, judge
+from hutch.services import events, instances, keys, operations, snapshots, users
 from hutch.services.context import Context
 from hutch.store import nodes as node_rows
 from hutch.store import operations as operation_rows
+from tests.keys import new_key
 from tests.lab import Clock, with_settings
-from tests.operations.scenarios import assert_whole, end, run, with_instance
+from tests.operations.scenarios import assert_whole, end, pooled, run, with_instance
 
 KIND = Kind.INSTANCE_STOP
 
@@ -143,6 +154,7 @@ async def test_an_engine_that_is_silent_is_waited_for_without_counting(
         waiting = await operations.wait(context, alice, operation.id, timeout=0.2, seen=seen)
         if waiting.message == "Waiting for the node to answer":
             break
+        seen = operations.version(waiting)
     engine.faults.revive()
     await working
     assert (await end(context, operation)).state is OperationState.DONE
@@ -355,3 +367,157 @@ async def test_a_machine_whose_container_was_deleted_by_hand_comes_back_by_a_reb
     assert (await end(context, operation)).state is OperationState.DONE
     await assert_whole(context)
     assert (await instances.show(context, alice, "box")).ssh_port == instance.ssh_port
+
+
+@pytest.mark.parametrize("method", ["create", "exec", "wait_for_banner"])
+async def test_deleting_while_a_step_of_the_creation_is_going_on_cancels_it(
+    context: Context, alice: Actor, method: str
+) -> None:
+    """Also in the very last step: what has just been made is unmade."""
+    engine = await engine_of(context)
+    engine.faults.hang(method)
+    step = {"create": "", "exec": "provision", "wait_for_banner": "answer"}[method]
+    _, created = await instances.create(context, alice, instances.Wish("box"))
+    working = asyncio.create_task(run(context))
+    seen = "other than what follows"
+    while True:
+        now = await operations.wait(context, alice, created.id, timeout=10, seen=seen)
+        if now.step == step and now.state is OperationState.RUNNING:
+            break
+        seen = operations.version(now)
+    await instances.delete(context, alice, "box")
+    engine.faults.release(method)
+    await working
+    assert (await end(context, created)).state is OperationState.CANCELLED
+    assert await instances.list_all(context, alice) == []
+    await assert_whole(context)
+
+
+async def test_a_machine_of_the_pool_that_became_somebodys_is_neither_given_away_nor_deleted(
+    context: Context, alice: Actor, bob: Actor
+) -> None:
+    """The database was put back to a time at which alice's machine still lay in the pool."""
+    await pooled(context)
+    await run(context)
+    engine = await engine_of(context)
+    (hers,) = await engine.containers()
+    await engine.set_labels(hers.name, {"instance": "alices"})
+    _, operation = await instances.create(context, bob, instances.Wish("box"))
+    assert operation.params["pooled"]
+    await run(context)
+    assert (await end(context, operation)).state is OperationState.FAILED
+    assert [each.name for each in await engine.containers()] == [hers.name]
+    await instances.delete(context, bob, "box")
+    await run(context)
+    assert [each.name for each in await engine.containers()] == [hers.name]
+
+
+async def test_a_machine_of_the_pool_that_was_stopped_is_started_for_its_person(
+    context: Context, alice: Actor
+) -> None:
+    await pooled(context)
+    await run(context)
+    engine = await engine_of(context)
+    (waiting,) = await engine.containers()
+    await engine.stop(waiting.name)
+    _, operation = await instances.create(context, alice, instances.Wish("box"))
+    await run(context)
+    assert (await end(context, operation)).state is OperationState.DONE
+    await assert_whole(context)
+
+
+async def test_what_has_a_small_disk_is_not_taken_from_the_pool(
+    context: Context, alice: Actor
+) -> None:
+    """A disk can always be made larger; smaller only when it is known what is on it."""
+    await pooled(context)
+    await run(context)
+    wish = instances.Wish("box", disk=POOL_DISK - 1)
+    _, operation = await instances.create(context, alice, wish)
+    assert not operation.params["pooled"]
+
+
+async def test_restoring_keeps_the_limits_of_today(context: Context, alice: Actor) -> None:
+    await with_instance(context, alice)
+    await snapshots.create(context, alice, "box", "one")
+    await run(context)
+    await instances.configure(context, alice, "box", memory=2 * GiB)
+    await run(context)
+    await snapshots.restore(context, alice, "box", "one")
+    await run(context)
+    await assert_whole(context)
+    assert (await instances.show(context, alice, "box")).limits.memory == 2 * GiB
+
+
+async def test_limits_of_what_was_never_made_cannot_be_changed(
+    context: Context, alice: Actor
+) -> None:
+    engine = await engine_of(context)
+    engine.faults.fail("create")
+    await instances.create(context, alice, instances.Wish("box"))
+    await run(context)
+    with pytest.raises(WrongStateError):
+        await instances.configure(context, alice, "box", memory=2 * GiB)
+
+
+async def test_who_is_shut_out_loses_their_keys_inside_until_they_are_let_in_again(
+    context: Context, alice: Actor, ada: Actor
+) -> None:
+    await keys.add(context, alice, new_key())
+    await with_instance(context, alice)
+    engine = await engine_of(context)
+    (container,) = await engine.containers()
+
+    async def inside() -> bytes:
+        path = "/home/alice/.ssh/authorized_keys.hutch"
+        return await engine.read_file(container.name, path) or b""
+
+    assert b"ssh-ed25519" in await inside()
+    await users.disable(context, ada, "alice")
+    await run(context)
+    assert b"ssh-ed25519" not in await inside()
+    await users.enable(context, ada, "alice")
+    await run(context)
+    assert b"ssh-ed25519" in await inside()
+
+
+async def test_one_person_never_holds_all_places(
+    context: Context, alice: Actor, bob: Actor
+) -> None:
+    context = with_settings(context, operations_at_once=4)
+    gate, done = asyncio.Event(), asyncio.Event()
+
+    async def act(work: Work) -> None:
+        if work.operation.created_by == "bob":
+            done.set()
+        await gate.wait()
+
+    for number in range(6):
+        await add(context, alice, f"thing:{number}")
+    working = asyncio.create_task(run(context, only(Step("one", "One", act))))
+    await add(context, bob, "thing:bobs")
+    context.hints.work.set()
+    async with asyncio.timeout(10):
+        await done.wait()
+    gate.set()
+    await working
+
+
+@pytest.mark.parametrize(
+    ("error", "may_undo", "attempt", "verdict"),
+    [
+        (EngineError("no"), True, 1, Verdict.UNDO),
+        (EngineConflictError("busy"), True, 1, Verdict.AGAIN),
+        (EngineConflictError("busy"), True, 10, Verdict.UNDO),
+        (EngineError("no"), False, 1, Verdict.AGAIN),
+        (EngineError("no"), False, 59, Verdict.AGAIN),
+        (EngineError("no"), False, 60, Verdict.STICK),
+        (ZeroDivisionError(), True, 4, Verdict.AGAIN),
+        (ZeroDivisionError(), True, 5, Verdict.STICK),
+        (ZeroDivisionError(), False, 5, Verdict.STICK),
+    ],
+)
+def test_what_an_error_means(
+    error: Exception, may_undo: bool, attempt: int, verdict: Verdict
+) -> None:
+    assert judge(error, may_undo, attempt, most=5) is verdict

@@ -63,7 +63,9 @@ def _holding(machines: list[Machine]) -> Holding:
     held = Holding(0, 0, 0, 0)
     for one in machines:
         limits = one.limits
-        held = held.plus(Holding(1, limits.cpus, limits.memory, limits.disk))
+        # What failed holds a name and a port, and so counts as one, and nothing else.
+        made = Holding(1, limits.cpus, limits.memory, limits.disk)
+        held = held.plus(made if one.counts else Holding(1, 0, 0, 0))
     return held
 
 
@@ -127,7 +129,7 @@ class Accounting(RuleBasedStateMachine):
         return None
 
     def owned(self, owner: str) -> list[Machine]:
-        return [one for one in self.model if one.owner == owner and one.counts]
+        return [one for one in self.model if one.owner == owner]
 
     @rule(
         target=machines,

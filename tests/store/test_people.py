@@ -79,16 +79,19 @@ async def test_what_a_person_holds_is_the_sum_of_their_instances(database: Datab
         assert (await users.holdings(session))[alice.id] == await users.held(session, alice.id)
 
 
-async def test_what_could_not_be_made_counts_for_nothing(database: Database) -> None:
+async def test_what_could_not_be_made_counts_as_one_that_uses_nothing(database: Database) -> None:
     async with database.write() as session:
         alice = await rows.add_user(session)
         node, image = await rows.add_node(session), await rows.add_image(session)
         failed = await rows.add_instance(session, alice, node, image)
         for state in InstanceState:
             await instances.set_state(session, failed, state)
-            counted = 0 if state is InstanceState.FAILED else 1
-            assert (await users.held(session, alice.id)).instances == counted
-            assert len(await users.holdings(session)) == counted
+            held = await users.held(session, alice.id)
+            assert held.instances == 1
+            assert (held.cpus > 0, held.memory > 0, held.disk > 0) == (
+                3 * (state is not InstanceState.FAILED,)
+            )
+            assert await users.holdings(session) == {alice.id: held}
 
 
 async def test_every_change_of_keys_makes_a_new_version_of_their_owner(database: Database) -> None:

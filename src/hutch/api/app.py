@@ -80,8 +80,7 @@ def open_engine(node: Node, certificates: Path) -> Engine:
         from hutch.engine.simulated import SimulatedEngine
 
         return SimulatedEngine(Path(unquote(urlsplit(node.url).path)))
-    from hutch.engine.incus import IncusEngine
-    from hutch.engine.incus.client import Certificates
+    from hutch.engine.incus import Certificates, IncusEngine
 
     return IncusEngine(
         node.url,

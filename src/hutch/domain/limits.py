@@ -7,6 +7,8 @@ from hutch.errors import InvalidLimitError, QuotaExceededError
 
 SMALLEST_MEMORY = 128 * MiB
 SMALLEST_DISK = 1024 * MiB
+POOL_DISK = 4 * 1024 * MiB
+"""The disk of a container made in advance: it can always be made larger, not always smaller."""
 MOST_CPUS = 1024
 MOST_PROCESSES = 1_000_000
 

@@ -156,8 +156,10 @@ class Engine(Protocol):
         """Change the limits, at once if it runs. EngineError when the disk would be too small."""
         ...
 
-    async def prepare(self, name: str, *, limits: Limits, forward: Forward) -> None:
-        """`set_limits` and `set_forward` in one go: what a container from the pool needs."""
+    async def prepare(
+        self, name: str, *, limits: Limits, forward: Forward, labels: Mapping[str, str]
+    ) -> None:
+        """`set_limits`, `set_forward` and `set_labels` in one go, for a container of the pool."""
         ...
 
     async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:

@@ -5,10 +5,12 @@
 | limits | sets the new limits     | sets the old ones again |
 """
 
+from contextlib import suppress
 from typing import Any
 
 from hutch.domain.limits import Limits
 from hutch.domain.operations import Kind
+from hutch.errors import EngineNotFoundError
 from hutch.operations import machine
 from hutch.operations.base import Procedure, Step, Work
 from hutch.store import instances
@@ -21,8 +23,10 @@ async def _set_new(work: Work) -> None:
 
 
 async def _set_old(work: Work) -> None:
-    it = await machine.load(work)
-    await it.engine.set_limits(it.name, Limits(**work.params["old"]))
+    # Without a container there is nothing to put back.
+    with suppress(EngineNotFoundError):
+        it = await machine.load(work)
+        await it.engine.set_limits(it.name, Limits(**work.params["old"]))
 
 
 async def _done(session: Session, work: Work) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hutch.domain.instances import InstanceState
 from hutch.domain.operations import Kind
+from hutch.engine.base import Power
 from hutch.errors import EngineError
 from hutch.operations import machine
 from hutch.operations.base import Failed, Procedure, Step, Work
@@ -30,9 +31,24 @@ async def _ensure_container(work: Work) -> None:
         spec = await machine.spec(work, it, it.container, (it.forward,))
         await it.engine.create(spec, start=True)
         return
-    # It runs already: what is left is small, and goes on side by side.
+    seen = await it.engine.get(it.name)
+    if seen is None or machine.is_somebody_elses(seen, it.instance.id):
+        raise Failed(
+            EngineError(
+                "The machine that was kept ready is not there, or is no longer free.",
+                hint="Delete this instance and create it once more.",
+            )
+        )
+    if seen.power is not Power.RUNNING:
+        await it.engine.start(it.name)
+    # It runs: what is left is small, and goes on side by side.
     await machine.gather(
-        it.engine.prepare(it.name, limits=it.instance.limits, forward=it.forward),
+        it.engine.prepare(
+            it.name,
+            limits=it.instance.limits,
+            forward=it.forward,
+            labels=machine.labels(work, it.container),
+        ),
         machine.provision(work, it, it.container),
     )
 
@@ -40,7 +56,7 @@ async def _ensure_container(work: Work) -> None:
 async def _remove_container(work: Work) -> None:
     it = await machine.load(work)
     if it.container is not None:
-        await it.engine.delete(it.container.engine_name)
+        await machine.delete_container(it.engine, it.container.engine_name, it.instance.id)
 
 
 async def _provision(work: Work) -> None:

@@ -9,6 +9,7 @@ nothing uses them any more.
 """
 
 from hutch.domain.operations import Kind
+from hutch.operations import machine
 from hutch.operations.base import Procedure, Step, Work
 from hutch.store import containers, instances
 from hutch.store.db import Session
@@ -19,7 +20,7 @@ async def _delete_containers(work: Work) -> None:
         everything = await containers.of_instance(session, work.params["instance"])
     for container in everything:
         engine = await work.engine(container.node_id)
-        await engine.delete(container.engine_name)
+        await machine.delete_container(engine, container.engine_name, work.params["instance"])
 
 
 async def _done(session: Session, work: Work) -> None:

@@ -4,14 +4,18 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from hutch.domain.instances import Container, ContainerRole, Instance, InstanceState
 from hutch.domain.people import SshKey
-from hutch.engine.base import ContainerSpec, Engine, Forward
-from hutch.errors import EngineError, NotFoundError
+from hutch.engine.base import ContainerSpec, Engine, Forward, Observed
+from hutch.errors import EngineNotFoundError, NotFoundError
 from hutch.operations.base import Work
 from hutch.operations.provision import put_keys, put_person
 from hutch.store import containers, images, instances, keys, nodes, ports, users
 from hutch.store.db import Session
+
+log = structlog.get_logger(__name__)
 
 SSH_FORWARD = "forward-ssh"
 SSH_PORT = 22
@@ -34,7 +38,7 @@ class Machine:
     def name(self) -> str:
         """The name of the container that the instance lives in."""
         if self.container is None:
-            raise EngineError(
+            raise EngineNotFoundError(
                 f"{self.instance.name} has no container.", hint="Delete it and create it anew."
             )
         return self.container.engine_name
@@ -53,6 +57,9 @@ async def load(work: Work, role: ContainerRole = ContainerRole.CURRENT) -> Machi
         owner = await users.get_user(session, instance.owner_id, context.settings.default_quota)
         forwarded = await ports.list_ports(session, instance_id)
         owned = await keys.list_keys(session, instance.owner_id)
+        if owner is not None and owner.disabled_at is not None:
+            # Shut out: none of their keys opens anything.
+            owned = []
     if node is None or owner is None:
         raise LookupError(f"instance {instance_id} lost its node or owner")
     ssh = next(port for port in forwarded if port.name == instances.SSH)
@@ -86,7 +93,29 @@ async def spec(
 
 def labels(work: Work, container: Container) -> dict[str, str]:
     """Enough to know whose container it is when the database is lost."""
-    return {"lab": work.context.vault.lab, "container": container.id}
+    known = {"lab": work.context.vault.lab, "container": container.id}
+    if container.instance_id is not None:
+        known["instance"] = container.instance_id
+    return known
+
+
+def is_somebody_elses(seen: Observed, instance_id: str | None) -> bool:
+    """Whether a container already belongs to another instance than the one it is taken for.
+
+    So it is when the database was put back to a time before it was given away. Then the engine
+    is right: it must neither go to the next person nor be deleted.
+    """
+    owner = seen.labels.get("instance")
+    return owner is not None and owner != instance_id
+
+
+async def delete_container(engine: Engine, container_name: str, instance_id: str | None) -> None:
+    """Delete a container unless it has become another instance's."""
+    seen = await engine.get(container_name)
+    if seen is not None and is_somebody_elses(seen, instance_id):
+        log.error("left alone: it belongs to another instance", container=container_name)
+        return
+    await engine.delete(container_name)
 
 
 async def provision(work: Work, machine: Machine, container: Container) -> None:

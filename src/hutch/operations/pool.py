@@ -7,9 +7,11 @@
 | remove    | container | deletes it                             | none       |
 """
 
+from dataclasses import replace
 from typing import Any
 
 from hutch.domain.instances import Container
+from hutch.domain.limits import POOL_DISK
 from hutch.domain.operations import Kind
 from hutch.engine.base import ContainerSpec
 from hutch.operations import machine
@@ -37,7 +39,7 @@ async def _add(work: Work) -> None:
     spec = ContainerSpec(
         name=container.engine_name,
         image=image.name,
-        limits=work.context.settings.default_limits,
+        limits=replace(work.context.settings.default_limits, disk=POOL_DISK),
         address=container.address,
         labels=machine.labels(work, container),
     )
@@ -62,10 +64,10 @@ async def _remove(work: Work) -> None:
     if container is None and "engine_name" in work.params:
         # Left over from a crash: its row is gone, and it is named by what the engine calls it.
         engine = await work.engine(work.params["node"])
-        await engine.delete(work.params["engine_name"])
+        await machine.delete_container(engine, work.params["engine_name"], None)
     if container is not None and container.instance_id is None:
         engine = await work.engine(container.node_id)
-        await engine.delete(container.engine_name)
+        await machine.delete_container(engine, container.engine_name, None)
 
 
 async def _added(session: Session, work: Work) -> None:

@@ -14,6 +14,7 @@ from hutch.errors import EngineError
 PERSON = (files("hutch.operations") / "person.sh").read_text(encoding="utf-8")
 KEYS = (files("hutch.operations") / "keys.sh").read_text(encoding="utf-8")
 _TIMEOUT = 60.0
+_KEYS_TIMEOUT = 10.0
 
 
 def authorized_keys(keys: list[SshKey]) -> bytes:
@@ -43,11 +44,16 @@ async def put_person(
 
 async def put_keys(engine: Engine, container: str, *, user: str, keys: list[SshKey]) -> None:
     """Replace the keys that hutch keeps in a running container, and nothing else."""
-    await _run(engine, container, KEYS, [user], (authorized_keys(keys),))
+    await _run(engine, container, KEYS, [user], (authorized_keys(keys),), _KEYS_TIMEOUT)
 
 
 async def _run(
-    engine: Engine, container: str, script: str, arguments: list[str], parts: tuple[bytes, ...]
+    engine: Engine,
+    container: str,
+    script: str,
+    arguments: list[str],
+    parts: tuple[bytes, ...],
+    timeout: float = _TIMEOUT,
 ) -> None:
     result = await engine.exec(
         container,
@@ -55,10 +61,12 @@ async def _run(
         # On standard input, so that no process list and no log ever shows a secret.
         stdin=b"".join(b64encode(part) + b"\n" for part in parts),
         environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-        timeout=_TIMEOUT,
+        timeout=timeout,
     )
     if result.code != 0:
-        said = result.stderr.decode("utf-8", "replace").strip()[-500:]
+        # Whoever is root inside decides what is printed: only what can be shown and kept.
+        text = result.stderr[-2000:].decode("utf-8", "replace")
+        said = "".join(c if c.isprintable() else " " for c in text).strip()[-500:]
         raise EngineError(
             f"Setting the machine up inside failed with code {result.code}: {said}",
             hint="The image must have a shell, useradd, base64 and an SSH server.",

@@ -12,9 +12,12 @@ crash repeats the step that was being done, which is harmless because every step
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from enum import Enum
 from typing import Any
 
 import structlog
@@ -41,6 +44,10 @@ LONGEST_DELAY = 60.0
 """Seconds between two attempts, at most."""
 
 
+class _CancelledInTimeError(Exception):
+    """Somebody wants the opposite of what has just been done, and it can still be undone."""
+
+
 class Runner:
     """Works on up to `settings.operations_at_once` operations at the same time."""
 
@@ -49,6 +56,7 @@ class Runner:
         self._procedures = PROCEDURES if procedures is None else procedures
         self._lease = timedelta(seconds=context.settings.operation_lease_seconds)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._owners: dict[str, str | None] = {}
         self._closing = False
 
     @property
@@ -102,16 +110,26 @@ class Runner:
             if due > now and not far:
                 return min(POLL_SECONDS, (due - now).total_seconds())
             async with self._context.db.write() as session:
-                operation = await operations.claim(session, now, self._lease, busy=busy)
+                operation = await operations.claim(
+                    session, now, self._lease, busy=busy, crowding=self._crowding()
+                )
             if operation is None:
                 return POLL_SECONDS
             task = asyncio.create_task(self._carry_out(operation), name=operation.id)
             self._running[operation.id] = task
+            self._owners[operation.id] = operation.owner_id
             task.add_done_callback(lambda _, key=operation.id: self._let_go(key))
         return POLL_SECONDS
 
+    def _crowding(self) -> frozenset[str]:
+        """People whose operations already take half of the places: the rest is for others."""
+        most = max(1, self._context.settings.operations_at_once // 2)
+        counted = Counter(owner for owner in self._owners.values() if owner is not None)
+        return frozenset(owner for owner, count in counted.items() if count >= most)
+
     def _let_go(self, operation_id: str) -> None:
         self._running.pop(operation_id, None)
+        self._owners.pop(operation_id, None)
         self._context.hints.work.set()
 
     async def _carry_out(self, operation: Operation) -> None:
@@ -136,18 +154,25 @@ class Runner:
                 self._context.hints.changed(operation.id)
 
     async def _beat(self, work: Work, task: asyncio.Task[None] | None) -> None:
-        """Renew the lease while a step runs; break the step off when it was lost."""
-        while True:
-            await asyncio.sleep(self._lease.total_seconds() / 3)
+        """Renew the lease while a step runs; break the step off when it was lost.
+
+        It is also lost when it could not be renewed for as long as it lasts: another server that
+        still reaches the database has taken the operation over by then.
+        """
+        seconds = self._lease.total_seconds()
+        renewed = time.monotonic()
+        while time.monotonic() - renewed < seconds:
+            await asyncio.sleep(seconds / 3)
             try:
                 async with self._context.db.write() as session:
                     until = self._context.now() + self._lease
-                    held = await operations.save(session, work.operation, lease_until=until)
-            except DatabaseUnavailableError:
-                continue
-            if not held and task is not None:
-                task.cancel()
-                return
+                    if not await operations.save(session, work.operation, lease_until=until):
+                        break
+                renewed = time.monotonic()
+            except Exception as error:
+                log.warning("lease not renewed", reason=str(error))
+        if task is not None:
+            task.cancel()
 
     async def _advance(self, work: Work) -> None:
         """Do steps, or undo them, until the operation ends or has to wait."""
@@ -195,7 +220,10 @@ class Runner:
             self._context.hints.changed(work.operation.id)
         await step.do(work)
         if index + 1 == len(procedure.steps):
-            await self._end(work, procedure, OperationState.DONE)
+            try:
+                await self._end(work, procedure, OperationState.DONE)
+            except _CancelledInTimeError:
+                return False
             return True
         following = procedure.steps[index + 1]
         await work.save(
@@ -220,7 +248,10 @@ class Runner:
         return False
 
     async def _end(self, work: Work, procedure: Procedure, state: OperationState) -> None:
-        """The last transaction: what the operation leaves behind, and that it has ended."""
+        """The last transaction: what the operation leaves behind, and that it has ended.
+
+        Raises _CancelledInTimeError when it was asked to stop during its last step, and can.
+        """
         now = self._context.now()
         operation = work.operation
         async with self._context.db.write() as session:
@@ -232,6 +263,13 @@ class Runner:
             }
             if not await operations.save(session, operation, **values):
                 raise LeaseLostError
+            # The row is locked by now: a request to cancel was in time, or it comes too late.
+            if (
+                state is OperationState.DONE
+                and not procedure.is_past_pivot(len(procedure.steps))
+                and await operations.cancel_requested(session, operation.id)
+            ):
+                raise _CancelledInTimeError
             if state is OperationState.DONE:
                 await procedure.done(session, work)
             elif state is OperationState.FAILED:
@@ -269,21 +307,22 @@ class Runner:
             return True
         may_undo = not operation.undoing and not procedure.is_past_pivot(index)
         reason = _told(error)
-        again = isinstance(error, EngineConflictError) or not isinstance(
-            error, (Failed, HutchError)
+        verdict = judge(
+            error, may_undo, operation.attempts + 1, self._context.settings.operation_attempts
         )
-        if may_undo and not again:
-            log.warning("operation fails", step=step.name, reason=reason.message)
+        log.warning(
+            "step went wrong",
+            step=step.name,
+            reason=reason.message,
+            verdict=verdict.value,
+            exc_info=error if isinstance(reason, InternalError) else None,
+        )
+        if verdict is Verdict.UNDO:
             await work.save(
                 undoing=True, step=step.name, attempts=0, error=reason.as_dict(), message="Undoing"
             )
             return False
-        if not isinstance(error, HutchError):
-            log.exception("unforeseen error in an operation", step=step.name, exc_info=error)
-        if operation.attempts + 1 >= self._context.settings.operation_attempts:
-            if may_undo and isinstance(error, HutchError):
-                await work.save(undoing=True, attempts=0, error=reason.as_dict())
-                return False
+        if verdict is Verdict.STICK:
             await self._stick(work, reason)
             return True
         delay = min(LONGEST_DELAY, 0.25 * 2 ** min(operation.attempts, 16))
@@ -308,6 +347,32 @@ class Runner:
             lease_token=None,
             lease_until=None,
         )
+
+
+class Verdict(Enum):
+    """What becomes of an operation whose step went wrong."""
+
+    AGAIN = "again"
+    UNDO = "undo"
+    STICK = "stick"
+
+
+def judge(error: Exception, may_undo: bool, attempt: int, most: int) -> Verdict:
+    """What an error means, the `attempt`-th in a row at this step.
+
+    | error                | while undo is possible       | when it is not               |
+    |----------------------|------------------------------|------------------------------|
+    | refused (ours)       | undo at once                 | again for about an hour      |
+    | engine busy          | again for minutes, then undo | again for about an hour      |
+    | nobody foresaw it    | again `most` times, then it waits for an administrator      ||
+    """
+    if not isinstance(error, (Failed, HutchError)):
+        return Verdict.AGAIN if attempt < most else Verdict.STICK
+    if not may_undo:
+        return Verdict.AGAIN if attempt < most * 12 else Verdict.STICK
+    if isinstance(error, EngineConflictError) and attempt < most * 2:
+        return Verdict.AGAIN
+    return Verdict.UNDO
 
 
 _ENDINGS = {

@@ -101,12 +101,23 @@ async def _resume(work: Work) -> None:
 async def _put_back(work: Work) -> None:
     it = await machine.load(work)
     await it.engine.restore(it.name, engine_name(work.params["snapshot"]))
+    await _set_right(it)
+
+
+async def _set_right(it: machine.Machine) -> None:
+    """The limits and the port are the database's to say, not the snapshot's."""
+    seen = await it.engine.get(it.name)
+    if seen is not None and seen.limits != it.instance.limits:
+        await it.engine.set_limits(it.name, it.instance.limits)
+    if seen is not None and it.forward not in seen.forwards:
+        await it.engine.set_forward(it.name, it.forward)
 
 
 async def _put_present_back(work: Work) -> None:
     it = await machine.load(work)
     await it.engine.stop(it.name)
     await it.engine.restore(it.name, engine_name(work.data["before"]))
+    await _set_right(it)
 
 
 async def _tidy(work: Work) -> None:

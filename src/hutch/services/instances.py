@@ -7,7 +7,7 @@ from typing import Any
 from hutch.domain import names
 from hutch.domain.ids import new_id
 from hutch.domain.instances import Container, ContainerRole, Desired, Instance, InstanceState
-from hutch.domain.limits import Holding, Limits, holding_of
+from hutch.domain.limits import POOL_DISK, Holding, Limits, holding_of
 from hutch.domain.nodes import Node
 from hutch.domain.operations import Kind, Operation, OperationState
 from hutch.domain.people import Actor
@@ -93,7 +93,9 @@ async def create(context: Context, actor: Actor, wish: Wish) -> tuple[Instance, 
             last=context.settings.ssh_port_last,
             avoid=listening_ports(node),
         )
-        container = await containers.take_from_pool(session, node.id, image.id, instance_id)
+        container = None
+        if limits.disk >= POOL_DISK:
+            container = await containers.take_from_pool(session, node.id, image.id, instance_id)
         if container is None:
             await containers.add_container(
                 session, node, image.id, ContainerRole.CURRENT, context.now(), instance_id
@@ -408,6 +410,12 @@ async def configure(
         live = await operations.live_operation(session, target(instance.id))
         if live is not None:
             raise BusyError(instance.name, live.id, live.kind)
+        if instance.state not in {InstanceState.RUNNING, InstanceState.STOPPED}:
+            raise WrongStateError(
+                f"{instance.name} is {instance.state}.",
+                hint="Limits can be changed of an instance that is running or stopped.",
+                state=instance.state,
+            )
         old = instance.limits
         new = Limits(
             old.cpus if cpus is None else cpus,

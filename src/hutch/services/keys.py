@@ -37,7 +37,7 @@ async def add(
             created_at=context.now(),
         )
         await keys.add_key(session, key)
-        await push_keys(session, context, actor)
+        await push_keys(session, context, actor, user_id)
         await events.record(
             session, actor, context.now(), "key.add", ("key", key.id, key.title),
             owner_id=user_id, fingerprint=key.fingerprint,
@@ -68,7 +68,7 @@ async def remove(context: Context, actor: Actor, ref: str) -> None:
             raise NotFoundError("key", ref)
         require(actor, Action.KEY_WRITE, key.user_id)
         await keys.delete_key(session, key)
-        await push_keys(session, context, actor)
+        await push_keys(session, context, actor, key.user_id)
         await events.record(
             session, actor, context.now(), "key.remove", ("key", key.id, key.title),
             owner_id=key.user_id, fingerprint=key.fingerprint,
@@ -92,14 +92,18 @@ async def _owner(
     return user.id
 
 
-async def push_keys(session: Session, context: Context, actor: Actor) -> int:
-    """Start bringing every running instance up to its owner's keys; how many were started.
+async def push_keys(
+    session: Session, context: Context, actor: Actor, owner_id: str | None = None
+) -> int:
+    """Start bringing running instances, one person's or everyone's, up to their owner's keys.
+
+    Returns how many were started.
 
     An instance that is already being brought up to date, and may have read the keys before this
     change, is found again by the reconciler.
     """
     begun = 0
-    for instance_id, owner_id, name in await instances.behind_on_keys(session):
+    for instance_id, owner, name in await instances.behind_on_keys(session, owner_id):
         try:
             await enqueue(
                 session,
@@ -107,7 +111,7 @@ async def push_keys(session: Session, context: Context, actor: Actor) -> int:
                 actor,
                 Kind.KEYS_PUSH,
                 f"keys:{instance_id}",
-                owner_id=owner_id,
+                owner_id=owner,
                 label=name,
                 params={"instance": instance_id},
             )

@@ -7,12 +7,12 @@ from hutch.domain.operations import Kind, Operation
 from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
 from hutch.domain.snapshots import Snapshot, SnapshotKind, SnapshotState
-from hutch.errors import BusyError, ConflictError, NotFoundError, WrongStateError
+from hutch.errors import BusyError, ConflictError, NoRoomError, NotFoundError, WrongStateError
 from hutch.services.access import find_instance
 from hutch.services.context import Context
 from hutch.services.instances import target
 from hutch.services.operations import enqueue
-from hutch.store import events, instances, operations, snapshots
+from hutch.store import events, instances, nodes, operations, snapshots
 from hutch.store.db import Session
 
 _AT_REST = frozenset({InstanceState.RUNNING, InstanceState.STOPPED})
@@ -37,6 +37,7 @@ async def create(context: Context, actor: Actor, ref: str, name: str) -> tuple[S
                 hint="Delete one first: `hutch snapshot list` shows them.",
                 most=most,
             )
+        await _check_space(session, context, instance)
         snapshot = Snapshot(
             id=new_id(),
             instance_id=instance.id,
@@ -85,6 +86,17 @@ async def delete(context: Context, actor: Actor, ref: str, name: str) -> Operati
         await snapshots.set_state(session, snapshot.id, SnapshotState.DELETING)
     context.hints.work.set()
     return operation
+
+
+async def _check_space(session: Session, context: Context, instance: Instance) -> None:
+    """What a snapshot keeps counts for nobody's disk: it must not eat up everybody's."""
+    node = await nodes.get_node(session, instance.node_id)
+    if node is not None and node.capacity.disk - node.disk_used < context.settings.disk_reserve:
+        raise NoRoomError(
+            f"Node {node.name} has too little space left for another snapshot.",
+            hint="Delete snapshots that are no longer needed; your administrator can add space.",
+            node=node.name,
+        )
 
 
 async def _find_at_rest(session: Session, actor: Actor, ref: str) -> Instance:

@@ -19,8 +19,9 @@ from hutch.errors import (
 from hutch.services import tokens as sign_in
 from hutch.services.access import require
 from hutch.services.context import Context
+from hutch.services.keys import push_keys
 from hutch.services.vault import new_password
-from hutch.store import events, tokens, users
+from hutch.store import events, keys, tokens, users
 from hutch.store.db import Session, lock
 
 LEAST_PASSWORD = 10
@@ -101,15 +102,22 @@ async def show(context: Context, actor: Actor, name: str) -> tuple[User, Holding
 
 
 async def disable(context: Context, actor: Actor, name: str) -> User:
-    """Shut a person out: their tokens end, their instances and everything on them stay."""
+    """Shut a person out: their tokens end and their SSH keys leave their instances.
+
+    The instances run on, and everything on them stays.
+    """
     require(actor, Action.USER_WRITE)
     async with context.db.write() as session:
         user = await _find(session, context, name)
         await _keep_an_admin(session, user)
         await users.update_user(session, user.id, disabled_at=context.now())
         await tokens.delete_tokens_of(session, user.id)
+        await keys.bump(session, user.id)
+        await push_keys(session, context, actor, user.id)
         await _record(session, context, actor, "user.disable", user)
-        return await _find(session, context, name)
+        user = await _find(session, context, name)
+    context.hints.work.set()
+    return user
 
 
 async def enable(context: Context, actor: Actor, name: str) -> User:
@@ -117,8 +125,12 @@ async def enable(context: Context, actor: Actor, name: str) -> User:
     async with context.db.write() as session:
         user = await _find(session, context, name)
         await users.update_user(session, user.id, disabled_at=None)
+        await keys.bump(session, user.id)
+        await push_keys(session, context, actor, user.id)
         await _record(session, context, actor, "user.enable", user)
-        return await _find(session, context, name)
+        user = await _find(session, context, name)
+    context.hints.work.set()
+    return user
 
 
 async def reset_password(context: Context, actor: Actor, name: str) -> str:
@@ -136,7 +148,10 @@ async def reset_password(context: Context, actor: Actor, name: str) -> str:
 
 
 async def change_password(context: Context, actor: Actor, old: str, new: str) -> None:
-    """Change one's own password. Raises BadLoginError when `old` is not it."""
+    """Change one's own password, and end every other sign-in.
+
+    Raises BadLoginError when `old` is not it.
+    """
     require(actor, Action.PROFILE_WRITE, actor.user_id)
     _checked(new)
     await sign_in.check_password(context, actor, old)
@@ -146,6 +161,7 @@ async def change_password(context: Context, actor: Actor, old: str, new: str) ->
         if user is None:
             raise BadLoginError
         await users.update_user(session, user.id, password_hash=hashed)
+        await tokens.delete_tokens_of(session, user.id, keep=actor.token_id)
         await _record(session, context, actor, "user.change_password", user)
 
 

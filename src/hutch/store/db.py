@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, cast
 
+import structlog
 from sqlalchemy import (
     Connection,
     CursorResult,
@@ -30,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from hutch.errors import DatabaseUnavailableError, InvalidInputError
 
 # It writes every statement with its values to the log at level debug, password hashes among them.
+log = structlog.get_logger(__name__)
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 Session: TypeAlias = AsyncConnection
@@ -231,8 +233,10 @@ class _explained:  # noqa: N801 - reads as a statement
             not isinstance(error, DBAPIError) or _is_operational(error)
         )
         if unavailable:
+            # The reason may name the database's host and account, which is nobody's to know.
+            log.warning("database unavailable", reason=_reason(error))
             raise DatabaseUnavailableError(
-                f"The database does not answer: {_reason(error)}.",
+                "The database does not answer.",
                 hint="Nothing was changed. Try again in a moment; "
                 "if it goes on, your administrator should look at the database.",
             ) from error

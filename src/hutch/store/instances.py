@@ -171,7 +171,9 @@ async def delete_instance(session: Session, instance_id: str) -> None:
     await session.execute(delete(instances).where(instances.c.id == instance_id))
 
 
-async def behind_on_keys(session: Session) -> list[tuple[str, str, str]]:
+async def behind_on_keys(
+    session: Session, owner_id: str | None = None
+) -> list[tuple[str, str, str]]:
     """Running instances (id, owner's id, name) that lack their owner's latest SSH keys."""
     query = (
         select(instances.c.id, instances.c.owner_id, instances.c.name)
@@ -181,6 +183,8 @@ async def behind_on_keys(session: Session) -> list[tuple[str, str, str]]:
             instances.c.keys_version < users.c.keys_version,
         )
     )
+    if owner_id is not None:
+        query = query.where(instances.c.owner_id == owner_id)
     return [(row.id, row.owner_id, row.name) for row in await session.execute(query)]
 
 

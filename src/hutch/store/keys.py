@@ -35,15 +35,16 @@ async def add_key(session: Session, key: SshKey) -> None:
             hint="A key belongs to one person. Make another one with `ssh-keygen -t ed25519`.",
             fingerprint=key.fingerprint,
         ) from error
-    await _bump(session, key.user_id)
+    await bump(session, key.user_id)
 
 
 async def delete_key(session: Session, key: SshKey) -> None:
     await session.execute(delete(ssh_keys).where(ssh_keys.c.id == key.id))
-    await _bump(session, key.user_id)
+    await bump(session, key.user_id)
 
 
-async def _bump(session: Session, user_id: str) -> None:
+async def bump(session: Session, user_id: str) -> None:
+    """Let the person's instances know that their keys are other ones now."""
     await session.execute(
         update(users).where(users.c.id == user_id).values(keys_version=users.c.keys_version + 1)
     )

@@ -15,6 +15,12 @@ from hutch.store.tables import operations
 LONGEST_WAIT = timedelta(minutes=30)
 """No retry is put off further. A later `run_at` means that the clock was set back: it is due."""
 
+MOST_SKEW = timedelta(minutes=5)
+"""A lease that ends later than it could by this much was given before a clock was set back.
+
+Servers that share a database must agree on the time to within a third of a lease.
+"""
+
 _RUNNABLE = (OperationState.PENDING.value, OperationState.RUNNING.value)
 
 
@@ -86,11 +92,13 @@ async def claim(
     lease: timedelta,
     *,
     busy: frozenset[str] = frozenset(),
+    crowding: frozenset[str] = frozenset(),
 ) -> Operation | None:
     """Take the operation that has been due for longest, under a new lease token.
 
     `busy` names those which this process is already working on: when the clock jumps, their
-    leases may look expired, and must not be taken from oneself. A lease that ends too far in the
+    leases may look expired, and must not be taken from oneself. `crowding` names people whose
+    operations have to wait for others'. A lease that ends too far in the
     future was given before the clock was set back, and counts as expired.
     """
     due = (
@@ -101,9 +109,10 @@ async def claim(
             or_(
                 operations.c.lease_token.is_(None),
                 operations.c.lease_until < now,
-                operations.c.lease_until > now + 2 * lease,
+                operations.c.lease_until > now + lease + MOST_SKEW,
             ),
             operations.c.id.not_in(busy),
+            or_(operations.c.owner_id.is_(None), operations.c.owner_id.not_in(crowding)),
         )
         .order_by(operations.c.run_at)
         .limit(1)

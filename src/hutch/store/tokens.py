@@ -81,8 +81,11 @@ async def delete_token(session: Session, token_id: str) -> None:
     await session.execute(delete(tokens).where(tokens.c.id == token_id))
 
 
-async def delete_tokens_of(session: Session, user_id: str) -> None:
-    await session.execute(delete(tokens).where(tokens.c.user_id == user_id))
+async def delete_tokens_of(session: Session, user_id: str, keep: str | None = None) -> None:
+    """Remove a person's tokens, all but the one with the id `keep`."""
+    await session.execute(
+        delete(tokens).where(tokens.c.user_id == user_id, tokens.c.id != (keep or ""))
+    )
 
 
 async def delete_expired(session: Session, before: datetime) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, case, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hutch.domain.instances import InstanceState
@@ -12,8 +12,14 @@ from hutch.errors import NameTakenError
 from hutch.store.db import Session
 from hutch.store.tables import instances, users
 
-# What could not be made holds its name until it is deleted, and nothing else.
-_counts = instances.c.state != InstanceState.FAILED.value
+# What could not be made holds its name and its port until it is deleted: it counts as one.
+_made = instances.c.state != InstanceState.FAILED.value
+_held = (
+    func.count(),
+    func.coalesce(func.sum(case((_made, instances.c.cpus), else_=0)), 0),
+    func.coalesce(func.sum(case((_made, instances.c.memory), else_=0)), 0),
+    func.coalesce(func.sum(case((_made, instances.c.disk), else_=0)), 0),
+)
 
 
 def _select() -> Select[Any]:
@@ -96,29 +102,14 @@ async def lock_user(session: Session, user_id: str) -> None:
 
 async def held(session: Session, user_id: str) -> Holding:
     """What a person's instances count for, running or stopped."""
-    query = select(
-        func.count(),
-        func.coalesce(func.sum(instances.c.cpus), 0),
-        func.coalesce(func.sum(instances.c.memory), 0),
-        func.coalesce(func.sum(instances.c.disk), 0),
-    ).where(instances.c.owner_id == user_id, _counts)
+    query = select(*_held).where(instances.c.owner_id == user_id)
     count, cpus, memory, disk = (await session.execute(query)).one()
     return Holding(int(count), int(cpus), int(memory), int(disk))
 
 
 async def holdings(session: Session) -> dict[str, Holding]:
     """What everyone holds, by the person's id; who holds nothing is not named."""
-    query = (
-        select(
-            instances.c.owner_id,
-            func.count(),
-            func.sum(instances.c.cpus),
-            func.sum(instances.c.memory),
-            func.sum(instances.c.disk),
-        )
-        .where(_counts)
-        .group_by(instances.c.owner_id)
-    )
+    query = select(instances.c.owner_id, *_held).group_by(instances.c.owner_id)
     return {
         owner: Holding(int(count), int(cpus), int(memory), int(disk))
         for owner, count, cpus, memory, disk in await session.execute(query)

@@ -2,12 +2,13 @@
 
 driver.py   the protocol's methods
 spec.py     what a container is in Incus's words: written and read back
-exec.py     running a program inside
+programs.py running a program inside
 watch.py    the event stream, and the list of containers which it keeps fresh
 banner.py   waiting for the SSH server behind a port
 client.py   HTTP, operations and websockets; its errors become hutch's
 """
 
+from hutch.engine.incus.client import Certificates
 from hutch.engine.incus.driver import IncusEngine
 
-__all__ = ["IncusEngine"]
+__all__ = ["Certificates", "IncusEngine"]

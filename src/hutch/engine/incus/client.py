@@ -45,6 +45,7 @@ _RUNNING_BELOW = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _CONFLICT = re.compile(
     r"already exists|already defined|already running|already in use|\bbusy\b|in use|"
+    r"unavailable on this server|"  # a pool or a network, just after the server was started
     r"matching .* operation|ETag doesn't match|already created",
     re.IGNORECASE,
 )

@@ -22,7 +22,8 @@ from hutch.engine.base import (
     Power,
     Usage,
 )
-from hutch.engine.incus import banner, disks, programs, spec
+from hutch.engine.incus import banner, disks, programs
+from hutch.engine.incus import spec as bodies
 from hutch.engine.incus.client import (
     Certificates,
     Client,
@@ -90,7 +91,7 @@ class IncusEngine:
 
     async def get(self, name: str) -> Observed | None:
         instance = await self._client.find(f"/instances/{part(name)}")
-        return spec.observed(instance) if instance else None
+        return bodies.observed(instance) if instance else None
 
     async def _instance(self, name: str) -> Json:
         return cast("Json", await self._client.get(f"/instances/{part(name)}"))
@@ -160,30 +161,30 @@ class IncusEngine:
                 if not disks.is_full(error):
                     raise
                 instance = await self._instance(name)
-                body = disks.widened(instance, spec.root_disk(instance))
+                body = disks.widened(instance, bodies.root_disk(instance))
                 await self._client.send("PATCH", f"/instances/{part(name)}", body)
                 await act()
 
-    async def create(self, spec_: ContainerSpec, *, start: bool = False) -> None:
+    async def create(self, spec: ContainerSpec, *, start: bool = False) -> None:
         flavour = await self._server.flavour()
-        for forward in spec_.forwards:
-            await self._refuse_taken_port(spec_.name, forward)
-        body = spec.instance_body(
-            spec_,
+        for forward in spec.forwards:
+            await self._refuse_taken_port(spec.name, forward)
+        body = bodies.instance_body(
+            spec,
             pool=self._pool,
             network=self._network,
             guest_api=flavour.guest_api,
             start=start and flavour.starts_what_it_creates,
         )
-        async with self._changing(spec_.name):
+        async with self._changing(spec.name):
             try:
                 await self._client.send("POST", "/instances", body)
             except (EngineError, OperationLostError) as error:
-                if not await self._adopt(spec_.name, error):
+                if not await self._adopt(spec.name, error):
                     await self._client.send("POST", "/instances", body)
         if start:
             # Costs one look at a container that runs; one that was there may be stopped.
-            await self.start(spec_.name)
+            await self.start(spec.name)
 
     async def _adopt(self, name: str, error: Exception) -> bool:
         """Accept the container that is there instead of the one that could not be made.
@@ -206,7 +207,7 @@ class IncusEngine:
         if found.power is Power.RUNNING or await self._has_disk(name):
             return True
         log.warning("removing a container that was never made whole", container=name)
-        await self._client.send("DELETE", f"/instances/{part(name)}")
+        await self._remove(name)
         return False
 
     async def _has_disk(self, name: str) -> bool:
@@ -268,7 +269,7 @@ class IncusEngine:
         await self._client.send("PUT", f"/instances/{part(name)}/state", body)
 
     async def _has_power(self, name: str, power: Power) -> bool:
-        return spec.observed(await self._instance(name)).power is power
+        return bodies.observed(await self._instance(name)).power is power
 
     async def delete(self, name: str) -> None:
         async def is_gone() -> bool:
@@ -279,42 +280,60 @@ class IncusEngine:
     async def _delete(self, name: str) -> None:
         if not await self._has_power(name, Power.STOPPED):
             await self.stop(name, timeout=0)
-        await self._client.send("DELETE", f"/instances/{part(name)}")
+        await self._remove(name)
+
+    async def _remove(self, name: str) -> None:
+        try:
+            await self._client.send("DELETE", f"/instances/{part(name)}")
+        except EngineError as error:
+            if "Not a Btrfs subvolume" not in error.message:
+                raise
+            # A matter of milliseconds between two steps of the server's own: it made the folder
+            # for the volume, was killed, and takes the folder for a volume ever since.
+            raise EngineError(
+                f"The engine was killed while it made {name}, and left what it cannot remove.",
+                hint=f"On the node, remove by hand the empty folder named here, then try again: "
+                f"{error.message}",
+                container=name,
+            ) from error
 
     async def set_limits(self, name: str, limits: Limits) -> None:
         await self._change(name, await self._limiting(await self._instance(name), limits))
 
     async def _limiting(self, instance: Json, limits: Limits) -> Json:
         """The limits as a body to PATCH. Raises EngineError when the disk would be too small."""
-        if spec.shrinks(instance, limits.disk) and await self._server.storage_driver() == "btrfs":
+        if bodies.shrinks(instance, limits.disk) and await self._server.storage_driver() == "btrfs":
             name: str = instance["name"]
             disks.check_shrink(name, limits.disk, await self._disk_used(name))
-        return spec.resized(instance, limits)
+        return bodies.resized(instance, limits)
 
     async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
-        await self._change(name, {"config": spec.labels_config(labels)})
+        await self._change(name, {"config": bodies.labels_config(labels)})
 
     async def set_forward(self, name: str, forward: Forward) -> None:
         instance = await self._instance(name)
         await self._change(name, {"devices": await self._forwarding(instance, forward)})
 
-    async def prepare(self, name: str, *, limits: Limits, forward: Forward) -> None:
+    async def prepare(
+        self, name: str, *, limits: Limits, forward: Forward, labels: Mapping[str, str]
+    ) -> None:
         instance = await self._instance(name)
         body = await self._limiting(instance, limits)
         body["devices"] |= await self._forwarding(instance, forward)
+        body["config"] |= bodies.labels_config(labels)
         await self._change(name, body)
 
     async def _forwarding(self, instance: Json, forward: Forward) -> Json:
         """The forward as devices to PATCH."""
         name: str = instance["name"]
         await self._refuse_taken_port(name, forward)
-        address = spec.address(instance)
+        address = bodies.address(instance)
         if address is None:
             raise EngineError(
                 f"Container {name} has no fixed address to forward a port to.",
                 hint="Someone changed its network card by hand: give it its address back.",
             )
-        return spec.forward_devices((forward,), address)
+        return bodies.forward_devices((forward,), address)
 
     async def _refuse_taken_port(self, name: str, forward: Forward) -> None:
         """The server would install a second forward of the same port without a word."""
@@ -331,14 +350,14 @@ class IncusEngine:
                     )
 
     async def remove_forward(self, name: str, forward_name: str) -> None:
-        device = spec.forward_device(forward_name)
+        device = bodies.forward_device(forward_name)
         path = f"/instances/{part(name)}"
         try:
             instance, etag = await self._client.get_with_etag(path)
             if device not in instance["devices"]:
                 return
             # Only a whole replacement removes a device; the tag refuses it if anything changed.
-            body = spec.writable(instance)
+            body = bodies.writable(instance)
             del body["devices"][device]
             await self._apply(name, lambda: self._client.send("PUT", path, body, etag=etag))
         except EngineNotFoundError:
@@ -372,26 +391,26 @@ class IncusEngine:
     async def restore(self, name: str, snapshot: str) -> None:
         path = f"/instances/{part(name)}"
         before = await self._instance(name)
-        if spec.observed(before).power is not Power.STOPPED:
+        if bodies.observed(before).power is not Power.STOPPED:
             raise EngineError(
                 f"Container {name} must be stopped before it is restored.", container=name
             )
         taken = await self._snapshot(name, snapshot)
         if not taken:
             raise EngineNotFoundError(f"Container {name} has no snapshot {snapshot}.")
-        if spec.disk_of(taken) > spec.disk_of(before):
+        if bodies.disk_of(taken) > bodies.disk_of(before):
             # More may be in it than the disk may hold now, and then nothing could be repaired.
             raise EngineError(
                 f"Snapshot {snapshot} was taken when the disk was larger: "
-                f"{format_size(spec.disk_of(taken))}.",
-                hint=f"Make the disk {format_size(spec.disk_of(taken))} large, then restore.",
+                f"{format_size(bodies.disk_of(taken))}.",
+                hint=f"Make the disk {format_size(bodies.disk_of(taken))} large, then restore.",
                 container=name,
             )
         async with self._changing(name):
             await self._client.send("PUT", path, {"restore": snapshot})
         # The server puts the settings back as well. Those are not the snapshot's to decide: the
         # quota may be another by now, and the port someone else's.
-        await self._apply(name, lambda: self._client.send("PUT", path, spec.writable(before)))
+        await self._apply(name, lambda: self._client.send("PUT", path, bodies.writable(before)))
 
     async def delete_snapshot(self, name: str, snapshot: str) -> None:
         async def is_gone() -> bool:

@@ -120,9 +120,11 @@ class SimulatedEngine:
         async with self._call("set_limits") as state:
             state.set_limits(name, limits)
 
-    async def prepare(self, name: str, *, limits: Limits, forward: Forward) -> None:
+    async def prepare(
+        self, name: str, *, limits: Limits, forward: Forward, labels: Mapping[str, str]
+    ) -> None:
         async with self._call("prepare") as state:
-            state.prepare(name, limits, forward)
+            state.prepare(name, limits, forward, labels)
 
     async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
         async with self._call("set_labels") as state:

@@ -193,21 +193,27 @@ class State:
         text = None if limits is None else _limits_text(limits)
         self._db.execute("UPDATE containers SET limits = ? WHERE name = ?", text, name)
 
-    def prepare(self, name: str, limits: Limits, forward: Forward) -> None:
+    def prepare(
+        self, name: str, limits: Limits, forward: Forward, labels: Mapping[str, str]
+    ) -> None:
         with self._db.writing():
             self._put_limits(name, limits)
             self._put_forward(name, forward)
+            self._put_labels(name, labels)
             self._db.announce(name, "updated")
 
     def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
         with self._db.writing():
-            kept = json.loads(self._require(name)["labels"])
-            self._db.execute(
-                "UPDATE containers SET labels = ? WHERE name = ?",
-                _labels_text({**kept, **labels}),
-                name,
-            )
+            self._put_labels(name, labels)
             self._db.announce(name, "updated")
+
+    def _put_labels(self, name: str, labels: Mapping[str, str]) -> None:
+        kept = json.loads(self._require(name)["labels"])
+        self._db.execute(
+            "UPDATE containers SET labels = ? WHERE name = ?",
+            _labels_text({**kept, **labels}),
+            name,
+        )
 
     def set_forward(self, name: str, forward: Forward) -> None:
         with self._db.writing():
