@@ -23,7 +23,7 @@ from hutch.domain.nodes import EngineKind
 from hutch.domain.sshkeys import parse_public_key
 from hutch.errors import HutchError, InvalidNameError
 from hutch.settings import Settings, as_toml, load_settings
-from hutch.setup import host, person, prepare, service
+from hutch.setup import files, host, person, prepare, service
 from hutch.setup.commands import run
 from hutch.setup.image import read_recipe
 from hutch.setup.incus_api import IncusApi
@@ -137,13 +137,10 @@ def _settings(launch: Launch) -> Step:
         return load_settings(data=launch.site.data, environment={}, **flags)
 
     def do(_: Progress) -> str:
-        # Written beside it first: it may hold the database's password.
-        part = path.with_suffix(".part")
-        part.touch(mode=0o640)
-        part.write_text(as_toml(_wanted()))
-        if launch.site.user and os.geteuid() == 0:
-            os.chown(part, 0, pwd.getpwnam(launch.site.user).pw_gid)
-        part.replace(path)
+        # It may hold the database's password: the server reads it, and nobody else.
+        is_others = bool(launch.site.user) and os.geteuid() == 0
+        group = pwd.getpwnam(launch.site.user).pw_gid if is_others else None
+        files.replace_text(path, as_toml(_wanted()), mode=0o640, group=group)
         return str(path)
 
     return Step("Settings", is_done, do)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from hutch.domain.nodes import EngineKind
 from hutch.errors import ConfigurationError
+from hutch.setup import files
 from hutch.setup.prepare import Names
 
 _FILE = "site.json"
@@ -66,11 +66,8 @@ class Site:
 
 def save_site(site: Site) -> None:
     fields = asdict(site)
-    target = site.data / _FILE
-    part = target.with_name(f".{_FILE}.{os.getpid()}")
-    part.write_text(json.dumps(fields, default=str, indent=1) + "\n")
-    part.chmod(0o644)
-    part.replace(target)
+    text = json.dumps(fields, default=str, indent=1) + "\n"
+    files.replace_text(site.data / _FILE, text, mode=0o644)
 
 
 def load_site(data: Path) -> Site:
