@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from hutch.domain.nodes import Node
 from hutch.engine.base import Engine
+from hutch.services.slots import Slots
 from hutch.services.vault import Vault
 from hutch.settings import Settings
 from hutch.store.db import Database
@@ -82,3 +83,7 @@ class Context:
     engines: Engines
     hints: Hints = field(default_factory=Hints)
     now: Callable[[], datetime] = utc_now
+    # A program holds six files of the server open while it runs; a wait looks into the database
+    # twice a second.
+    programs: Slots = field(default_factory=lambda: Slots("programs", each=8, all_=64))
+    waits: Slots = field(default_factory=lambda: Slots("waits", each=32, all_=1024))

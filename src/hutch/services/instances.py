@@ -195,7 +195,23 @@ async def execute(
     timeout: float = 60.0,
     as_root: bool = False,
 ) -> ExecResult:
-    """Run a program inside a running instance, as its owner unless `as_root`."""
+    """Run a program inside a running instance, as its owner unless `as_root`.
+
+    Raises TooManyRequestsError when the actor runs too many already.
+    """
+    with context.programs.take(actor.user_id):
+        return await _execute(context, actor, ref, argv, stdin, timeout, as_root)
+
+
+async def _execute(
+    context: Context,
+    actor: Actor,
+    ref: str,
+    argv: Sequence[str],
+    stdin: bytes,
+    timeout: float,
+    as_root: bool,
+) -> ExecResult:
     instance, node, container = await current(context, actor, Action.INSTANCE_EXEC, ref)
     if instance.state is not InstanceState.RUNNING:
         raise WrongStateError(

@@ -77,11 +77,12 @@ async def wait(
 ) -> Operation:
     """The operation once it has ended or no longer reads as `seen`, or after `timeout` seconds.
 
-    `seen` is what `version` gave for the state that the caller knows.
+    `seen` is what `version` gave for the state that the caller knows. Raises
+    TooManyRequestsError when the actor waits for too many already.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    with context.hints.watching(operation_id) as changed:
+    with context.waits.take(actor.user_id), context.hints.watching(operation_id) as changed:
         while True:
             changed.clear()
             operation = await show(context, actor, operation_id)
