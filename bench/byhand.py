@@ -28,7 +28,7 @@ class Size:
 
     cpus: int = 1
     memory: int = 512 * 1024**2
-    disk: int = 2 * 1024**3
+    disk: int = 10 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
