@@ -160,12 +160,20 @@ def _administrator(launch: Launch) -> Step:
         if launch.is_signed_in():
             launch.administrator = launch.client().me()["name"]
             return True
+        known = _as_server(launch, "known", wish)["name"]
+        launch.administrator = known or ""
+        return known is not None
+
+    def do(_: Progress) -> str:
         answer = _as_server(launch, "administrator", wish)
         launch.administrator = str(answer["name"])
         launch.password = answer["password"]
-        return launch.password is None
+        if launch.password is None:
+            return "brought up to date"
+        # Told at once: whatever fails after this, nobody can be told again.
+        return f"made {launch.administrator}, with the password {launch.password}"
 
-    return Step("Database and administrator", is_done, lambda _: f"made {launch.administrator}")
+    return Step("Database and administrator", is_done, do)
 
 
 def _server(launch: Launch) -> Step:
