@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 
 from hutch.api.app import create_app, open_context
+from hutch.api.protocol import PatientProtocol
 from hutch.errors import ConfigurationError
 from hutch.logs import configure_logs
 from hutch.operations.runner import Runner
@@ -61,7 +62,7 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=PatientProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
