@@ -11,7 +11,8 @@ from pathlib import Path
 PATIENCE = 90.0
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.05
-_ONE_TRY = 1.0
+_CONNECT_WITHIN = 0.2
+_GREET_WITHIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ def wait_for_banner(host: str, port: int) -> None:
 
 def _greets(host: str, port: int) -> bool:
     try:
-        with socket.create_connection((host, port), timeout=_ONE_TRY) as connection:
+        with socket.create_connection((host, port), timeout=_CONNECT_WITHIN) as connection:
+            connection.settimeout(_GREET_WITHIN)
             return connection.recv(4).startswith(b"SSH")
     except OSError:
         return False
