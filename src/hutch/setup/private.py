@@ -277,10 +277,23 @@ def _mounts_below(folder: Path) -> list[str]:
     return sorted((p for p in points if p.startswith(f"{folder}/")), key=len, reverse=True)
 
 
+def _ports(bridge: str) -> list[str]:
+    """The ends of virtual cables in a bridge. Deleting one deletes the other end with it."""
+    try:
+        listing = run(["ip", "-j", "link", "show", "master", bridge, "type", "veth"])
+    except CommandError:
+        return []
+    return [str(link["ifname"]) for link in json.loads(listing or "[]")]
+
+
 def forget_network(name: str) -> None:
-    """The bridge, and the firewall's chains that name it or an instance of the project."""
+    """The bridge with what is plugged into it, and the firewall's chains that name it or an
+    instance of the project."""
     for bridge in (name, f"{name}br0"):
-        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
+        # Killed containers' cables are still plugged in here, and nobody else's are. Without the
+        # bridge nothing would tell whose they were.
+        for device in (*_ports(bridge), bridge):
+            subprocess.run(["ip", "link", "delete", device], capture_output=True, check=False)
     with contextlib.suppress(CommandError):
         listing = cast("dict[str, Any]", json.loads(run(["nft", "-j", "list", "chains"])))
         chains = [row["chain"] for row in listing["nftables"] if "chain" in row]
