@@ -1,9 +1,11 @@
 """The recipe of the base image, and when a new image is due."""
 
+import secrets
 from dataclasses import replace
+from pathlib import Path
 
 from hutch.setup.apt import Release, Source
-from hutch.setup.image import image_key, read_recipe, without_order
+from hutch.setup.image import forget_credentials, image_key, read_recipe, without_order
 
 RELEASE = Release("debian", "bookworm", "12", "Debian GNU/Linux 12 (bookworm)")
 SOURCES = [Source(("http://mirror.example/debian",), ("bookworm",), ("main",))]
@@ -31,3 +33,34 @@ def test_nothing_waits_for_a_unit_whose_order_is_taken_away():
 def test_a_mirrors_name_is_in_no_recipe():
     recipe = read_recipe()
     assert "://" not in "".join([*recipe.files.values(), *recipe.packages])
+
+
+def image_with(folder: Path, address: str, option: str) -> Path:
+    """What mmdebstrap leaves in /etc/apt for a mirror and an option."""
+    apt = folder / "etc/apt"
+    (apt / "sources.list.d").mkdir(parents=True)
+    (apt / "apt.conf.d").mkdir()
+    (apt / "apt.conf.d/99mmdebstrap").write_text(f"{option}\n")
+    stanza = Source((address, address), ("bookworm",), ("main",)).as_deb822()
+    (apt / "sources.list.d/0000image.sources").write_text(stanza)
+    (apt / "sources.list").write_text(f"deb {address} bookworm main\n")
+    return folder
+
+
+def test_no_password_of_the_host_gets_into_an_image(tmp_path: Path):
+    password = secrets.token_urlsafe(9)
+    proxy = f'Acquire::http::Proxy "http://lab:{password}@proxy.example:3128";'
+    rootfs = image_with(tmp_path, f"https://lab:{password}@mirror.example/debian", proxy)
+    assert forget_credentials(rootfs, [proxy])
+    texts = {path.name: path.read_text() for path in rootfs.rglob("*") if path.is_file()}
+    assert not [name for name, text in texts.items() if password in text or "lab" in text]
+    assert texts["sources.list"] == "deb https://mirror.example/debian bookworm main\n"
+    assert texts["0000image.sources"].count("https://mirror.example/debian") == 2
+    assert texts["90proxy"] == 'Acquire::http::Proxy "http://proxy.example:3128";\n'
+    assert "99mmdebstrap" not in texts
+
+
+def test_an_image_of_open_mirrors_stays_as_it_is(tmp_path: Path):
+    rootfs = image_with(tmp_path, "http://mirror.example/debian", "")
+    assert not forget_credentials(rootfs, [])
+    assert not (rootfs / "etc/apt/apt.conf.d/90proxy").exists()

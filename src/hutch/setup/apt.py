@@ -16,6 +16,7 @@ from pathlib import Path
 from hutch.setup.commands import CommandError, run, run_showing
 
 _ONE_LINE = re.compile(r"^\s*(deb(?:-src)?)\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s*(.*)$")
+_USER_INFORMATION = re.compile(r"(://)[^/@\s\"]+@")
 _BUILT_IN_FIELDS = frozenset({"types", "uris", "suites", "components", "enabled"})
 
 
@@ -178,6 +179,11 @@ def proxy_options() -> list[str]:
     return re.findall(
         r'^(Acquire::\w+::Proxy(?:::\S+)? ".+";)$', text, re.MULTILINE | re.IGNORECASE
     )
+
+
+def without_credentials(text: str) -> str:
+    """The text with the user and the password of each address in it left out."""
+    return _USER_INFORMATION.sub(r"\1", text)
 
 
 def missing(packages: Iterable[str]) -> list[str]:

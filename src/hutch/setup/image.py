@@ -25,8 +25,11 @@ from hutch.setup.commands import CommandError, run, run_showing
 from hutch.setup.incus_api import IncusApi, IncusApiError, Json
 
 #: Changed when the building itself changes and images made before should not be used again.
-_BUILDER = 1
+_BUILDER = 2
 _XATTRS = ("--numeric-owner", "--xattrs", "--xattrs-include=*")
+#: Where mmdebstrap leaves the options it was given; where the image has those it may keep.
+_BUILDER_OPTIONS = "etc/apt/apt.conf.d/99mmdebstrap"
+_PROXY = "etc/apt/apt.conf.d/90proxy"
 _SITE_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
 Progress = Callable[[str], None]
@@ -132,6 +135,8 @@ def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
         work.chmod(0o755)
         rootfs = work / "rootfs"
         _bootstrap(recipe, release, sources, work, progress)
+        if forget_credentials(rootfs, apt.proxy_options()):
+            progress("left the passwords of mirrors and proxies out: instances go without them")
         progress("configuring")
         configure(recipe, rootfs)
         (work / "metadata.yaml").write_text(_metadata(recipe, release))
@@ -157,6 +162,24 @@ def _bootstrap(
     argv += ["--skip=output/dev", f"--include={','.join(recipe.packages)}", *options]
     argv += [release.codename, str(work / "rootfs"), str(listing)]
     run_showing(argv, lambda line: progress(line.removeprefix("I: ")), env={"TMPDIR": str(work)})
+
+
+def forget_credentials(rootfs: Path, proxies: list[str]) -> bool:
+    """Keeps the host's passwords for mirrors and proxies out of the image, which everybody reads;
+    whether there were any. The addresses stay, so that apt works where it works without."""
+    (rootfs / _BUILDER_OPTIONS).unlink(missing_ok=True)
+    given = "".join(f"{option}\n" for option in proxies)
+    if given:
+        (rootfs / _PROXY).write_text(apt.without_credentials(given))
+    found = given != apt.without_credentials(given)
+    folder = rootfs / "etc/apt"
+    for path in (folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))):
+        if path.is_file():
+            text = path.read_text()
+            if text != apt.without_credentials(text):
+                path.write_text(apt.without_credentials(text))
+                found = True
+    return found
 
 
 def configure(recipe: Recipe, rootfs: Path) -> None:
