@@ -151,6 +151,15 @@ class TestSettings:
         assert card.hook_of(same) == settings["raw.lxc"]
 
 
+class TestBeingWhole:
+    def test_is_told_from_what_the_server_notes_last(self):
+        unfinished = instance()
+        unfinished["config"] |= {"volatile.uuid": "x", "volatile.last_state.idmap": "[]"}
+        assert not spec.is_whole(unfinished)
+        for mark in ("volatile.apply_template", "volatile.last_state.power"):
+            assert spec.is_whole({"config": {**unfinished["config"], mark: "x"}})
+
+
 class TestRoomOnAFullDisk:
     def test_is_given_and_not_shown(self):
         found = instance()

@@ -190,7 +190,7 @@ class IncusEngine:
         """Accept the container that is there instead of the one that could not be made.
 
         One whose making was begun by another, or by a hutch that has died, is waited for. One that
-        an Incus which has died left without a disk is removed: False. Raises `error` when there is
+        an Incus which has died left unfinished is removed: False. Raises `error` when there is
         none.
         """
         part(name)
@@ -201,22 +201,14 @@ class IncusEngine:
                 await self._client.wait(operation)
             except (EngineError, OperationLostError) as failure:
                 log.info("the other making failed", container=name, reason=failure.message)
-        found = await self.get(name)
+        found = await self._client.find(f"/instances/{part(name)}")
         if not found:
             raise error
-        if found.power is Power.RUNNING or await self._has_disk(name):
+        if bodies.is_whole(found):
             return True
         log.warning("removing a container that was never made whole", container=name)
-        await self._remove(name)
+        await self._client.send("DELETE", f"/instances/{part(name)}")
         return False
-
-    async def _has_disk(self, name: str) -> bool:
-        try:
-            async with self._client.stream(f"/instances/{part(name)}/files", {"path": "/etc"}):
-                return True
-        except EngineError as error:
-            log.info("container without a disk", container=name, reason=error.message)
-            return False
 
     async def _operation_on(self, name: str) -> str | None:
         """The running operation of the server that works on a container."""
@@ -280,22 +272,7 @@ class IncusEngine:
     async def _delete(self, name: str) -> None:
         if not await self._has_power(name, Power.STOPPED):
             await self.stop(name, timeout=0)
-        await self._remove(name)
-
-    async def _remove(self, name: str) -> None:
-        try:
-            await self._client.send("DELETE", f"/instances/{part(name)}")
-        except EngineError as error:
-            if "Not a Btrfs subvolume" not in error.message:
-                raise
-            # A matter of milliseconds between two steps of the server's own: it made the folder
-            # for the volume, was killed, and takes the folder for a volume ever since.
-            raise EngineError(
-                f"The engine was killed while it made {name}, and left what it cannot remove.",
-                hint=f"On the node, remove by hand the empty folder named here, then try again: "
-                f"{error.message}",
-                container=name,
-            ) from error
+        await self._client.send("DELETE", f"/instances/{part(name)}")
 
     async def set_limits(self, name: str, limits: Limits) -> None:
         await self._change(name, await self._limiting(await self._instance(name), limits))

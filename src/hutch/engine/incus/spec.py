@@ -205,6 +205,16 @@ def observed(instance: Json) -> Observed:
     )
 
 
+def is_whole(instance: Json) -> bool:
+    """Whether an instance was made to the end: a server that is killed may leave a mere record.
+
+    Told from what the server notes last. Looking at the disk would tell as well, but the server
+    then makes a folder where there is none, and can remove neither folder nor instance after that.
+    """
+    marks = ("volatile.apply_template", "volatile.last_state.power", "volatile.idmap.current")
+    return any(mark in instance["config"] for mark in marks)
+
+
 def address(instance: Json) -> str | None:
     """The IPv4 address that the container's network card is fixed to."""
     devices: dict[str, Config] = instance.get("expanded_devices") or instance["devices"]
