@@ -31,6 +31,7 @@ _BODIES: dict[str, Any] = {
     "key_create": {"public": "x"},
     "token_create": {"title": "x"},
     "node_create": {"name": "n", "engine": "incus", "url": "x", "address": "x", "subnet": "x"},
+    "node_set_address": {"address": "192.0.2.9"},
     "image_create": {"name": "x"},
     "image_configure": {"pool_size": 0},
     "user_create": {"name": "x"},

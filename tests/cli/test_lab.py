@@ -61,6 +61,21 @@ def test_a_node_that_cannot_be_is_refused(ada: Person) -> None:
     assert "far" not in ada.hutch("node", "list").out
 
 
+def test_a_node_gets_another_address(ada: Person, alice: Person) -> None:
+    (node,) = ada.json("node", "list")
+    try:
+        ran = ada.hutch("node", "set", "node1", "--address", "192.0.2.77")
+        assert ran.code == 0
+        assert "192.0.2.77" in ran.out
+        assert "192.0.2.77" in ada.hutch("node", "list").out
+        assert ada.hutch("node", "set", "node1", "--address", "node1.example").code == 6
+        assert ada.hutch("node", "set", "nowhere", "--address", "192.0.2.77").code == 3
+        assert ada.hutch("node", "set", "node1").code == 2
+        assert alice.hutch("node", "set", "node1", "--address", "192.0.2.78").code == 4
+    finally:
+        ada.hutch("node", "set", "node1", "--address", node["address"])
+
+
 def test_images_are_offered_with_a_pool(ada: Person, alice: Person) -> None:
     name = f"i{secrets.token_hex(4)}"
     assert ada.hutch("image", "add", name, "--description", "For tests", "--pool", "0").code == 0

@@ -58,6 +58,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
         "n", engine="incus", url="unix:///s", address="192.0.2.1", subnet="10.0.0.0/20",
         project="p", pool="p", network="b",
     ),
+    "set_node_address": lambda c: c.set_node_address("n", "192.0.2.1"),
     "cordon_node": lambda c: c.cordon_node("n"),
     "uncordon_node": lambda c: c.uncordon_node("n"),
     "list_images": lambda c: c.list_images(),

@@ -3,11 +3,14 @@
 import io
 import os
 import re
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hutch.domain.nodes import EngineKind
+from hutch.setup import host
 from hutch.setup import launch as launching
 from hutch.setup.launch import Launch
 from hutch.setup.options import parse
@@ -70,3 +73,39 @@ def test_an_administrator_is_made_once(launch: Launch):
     assert not run_step(step, Reporter(io.StringIO()))
     assert launch.administrator == "kim"
     assert launch.password is None
+
+
+class Lab:
+    """The nodes of a hutch, behind its API."""
+
+    def __init__(self, **addresses: str) -> None:
+        self.addresses = addresses
+
+    def list_nodes(self) -> list[dict[str, str]]:
+        return [{"name": name, "address": address} for name, address in self.addresses.items()]
+
+    def set_node_address(self, name: str, address: str) -> None:
+        self.addresses[name] = address
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [("192.0.2.5", "198.51.100.9"), ("10.1.2.3", "10.1.2.3"), ("198.51.100.9", "198.51.100.9")],
+    ids=["gone", "of another network card", "unchanged"],
+)
+def test_a_later_run_tells_hutch_this_machines_new_address(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, was: str, becomes: str
+):
+    launch = replace(launch, site=replace(launch.site, engine=EngineKind.INCUS))
+    lab = Lab(lab1=was, far="203.0.113.1")
+    monkeypatch.setattr(Launch, "client", lambda _: lab)
+    monkeypatch.setattr(socket, "gethostname", lambda: "lab1.example")
+    monkeypatch.setattr(host, "host_address", lambda: "198.51.100.9")
+    monkeypatch.setattr(host, "own_addresses", lambda: {"198.51.100.9", "10.1.2.3"})
+    ran = run_step(titled(launch, "This machine as a node"), Reporter(io.StringIO()))
+    assert ran == (was != becomes)
+    assert lab.addresses == {"lab1": becomes, "far": "203.0.113.1"}
+
+
+def test_this_machine_has_its_loopback_address():
+    assert "127.0.0.1" in host.own_addresses()

@@ -25,7 +25,6 @@ from hutch.services import nodes
 router = APIRouter(prefix=f"{PREFIX}/nodes", tags=["node"])
 Writer = Annotated[Actor, allowed(Action.NODE_WRITE)]
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
 SMALLEST_SUBNET = 28
 """Prefix length: a smaller network has no address left beside the reserved ones."""
 
@@ -56,12 +55,14 @@ class Node(TypedDict):
 
 
 def _address(text: str) -> str:
+    """Ports are led on from a node's address by the kernel, which knows no names."""
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.IPv4Address(text)
     except ValueError:
-        if not _HOST.fullmatch(text):
-            raise ValueError("give an IP address or a host name") from None
-        return text
+        raise ValueError("give an IPv4 address, such as 192.0.2.1") from None
+    if address.is_unspecified or address.is_multicast or address.is_reserved:
+        raise ValueError("give the IPv4 address of one machine, such as 192.0.2.1")
+    return str(address)
 
 
 def _subnet(text: str) -> str:
@@ -87,6 +88,21 @@ Resource = Annotated[
 ]
 
 
+Address = Annotated[
+    Text,
+    AfterValidator(_address),
+    Field(
+        max_length=15,
+        description="IPv4 address at which people reach it.",
+        json_schema_extra={"format": "ipv4"},
+    ),
+]
+
+
+class NodeAddress(Body):
+    address: Address
+
+
 class NewNode(Body):
     model_config = ConfigDict(
         json_schema_extra={
@@ -107,9 +123,7 @@ class NewNode(Body):
         max_length=1024,
         description="unix:///path/to/socket or https://host:8443; simulated: file:///path.",
     )
-    address: Annotated[Text, AfterValidator(_address)] = Field(
-        max_length=253, description="Where people reach it."
-    )
+    address: Address
     subnet: Annotated[Text, AfterValidator(_subnet)] = Field(
         max_length=43, description="IPv4 network of the instances' bridge."
     )
@@ -201,8 +215,17 @@ async def uncordon(context: ContextDep, actor: Writer, node: str) -> Response:
     return await _set_state(context, actor, node, NodeState.ACTIVE)
 
 
+@router.post("/{node}/address", response_model=Node, summary="Tell a node's new address")
+async def set_address(context: ContextDep, actor: Writer, node: str, body: NodeAddress) -> Response:
+    """The ports of the instances that run there follow; the instances go on running."""
+    return await _shown(context, actor, await nodes.set_address(context, actor, node, body.address))
+
+
 async def _set_state(context: ContextDep, actor: Actor, name: str, state: NodeState) -> Response:
-    changed = await nodes.set_state(context, actor, name, state)
+    return await _shown(context, actor, await nodes.set_state(context, actor, name, state))
+
+
+async def _shown(context: ContextDep, actor: Actor, changed: Entity) -> Response:
     found = await nodes.list_all(context, actor)
     promised = next((given for node, given in found if node.id == changed.id), Capacity(0, 0, 0))
     return reply(as_json(changed, promised))

@@ -163,6 +163,7 @@ PASSWORD_RESET = "The new password of {name}, shown this once:"
 NODE_ADDED = "Node {name} is added."
 NODE_CORDONED = "Node {name} takes nothing new. What runs there goes on."
 NODE_UNCORDONED = "Node {name} takes new instances again."
+NODE_MOVED = "Node {name} is reached at {address} now. Its instances' ports follow."
 NO_NODE = "There is no node yet. An administrator adds one: hutch node add NAME --url URL ..."
 IMAGE_ADDED = "Image {name} can be used: hutch create box --image {name}"
 NO_IMAGE = "There is no image yet. An administrator adds one: hutch image add NAME"
@@ -258,6 +259,7 @@ HELP = {
     "node": "Keep the servers that run instances.",
     "node list": "List nodes, with what is promised of what they have.",
     "node add": "Add a node whose engine answers.",
+    "node set": "Tell a node's new address. Its instances go on running, and their ports follow.",
     "node cordon": "Give a node nothing new. What runs there goes on.",
     "node uncordon": "Let a node take new instances again.",
     "image": "Keep what instances are created from.",
@@ -307,7 +309,7 @@ MOST_MEMORY = "The most memory they may have in all, such as 64GiB."
 MOST_DISK = "The most disk they may have in all, such as 500GiB."
 NODE_NAME = "The node's name."
 NODE_URL = "Where its engine listens: unix:///path/to/socket or https://host:8443."
-NODE_ADDRESS = "The address at which people reach it."
+NODE_ADDRESS = "The IPv4 address at which people reach it."
 NODE_SUBNET = "The IPv4 network of the instances' bridge, such as 10.180.0.0/20."
 NODE_ENGINE = "What runs its instances."
 NODE_PROJECT = "The engine's project. hutch, if left out."

@@ -26,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     for name, command in (
         ("list", list_all),
         ("add", add),
+        ("set", configure),
         ("cordon", cordon),
         ("uncordon", uncordon),
     ):
@@ -73,7 +74,7 @@ def add(
     ],
     address: Annotated[
         str,
-        typer.Option("--address", metavar="HOST", help=messages.NODE_ADDRESS, show_default=False),
+        typer.Option("--address", metavar="IP", help=messages.NODE_ADDRESS, show_default=False),
     ],
     subnet: Annotated[
         str,
@@ -108,6 +109,19 @@ def add(
     _tell(terminal, node, messages.NODE_ADDED)
 
 
+def configure(
+    name: NodeName,
+    address: Annotated[
+        str,
+        typer.Option("--address", metavar="IP", help=messages.NODE_ADDRESS, show_default=False),
+    ],
+    as_json: Json = False,
+) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        _tell(terminal, client.set_node_address(name, address), messages.NODE_MOVED)
+
+
 def cordon(name: NodeName, as_json: Json = False) -> None:
     terminal = Terminal(as_json=as_json)
     with connect() as client:
@@ -124,4 +138,4 @@ def _tell(terminal: Terminal, node: Node, text: str) -> None:
     if terminal.as_json:
         terminal.answer(node)
     else:
-        terminal.say(text.format(name=node["name"]))
+        terminal.say(text.format(name=node["name"], address=node["address"]))

@@ -265,6 +265,9 @@ class Client:
     def uncordon_node(self, name: str) -> answers.Node:
         return self._do("POST", f"/nodes/{_part('node', name)}/uncordon")
 
+    def set_node_address(self, name: str, address: str) -> answers.Node:
+        return self._do("POST", f"/nodes/{_part('node', name)}/address", {"address": address})
+
     def list_images(self) -> list[answers.Image]:
         return self._get("/images")
 

@@ -1,14 +1,21 @@
 """Nodes, as administrators add them and everyone sees them."""
 
+from contextlib import suppress
+
 from hutch.domain import names
 from hutch.domain.ids import new_id
+from hutch.domain.instances import InstanceState
 from hutch.domain.nodes import Capacity, EngineKind, Node, NodeState
+from hutch.domain.operations import Kind
 from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
-from hutch.errors import NotFoundError
+from hutch.errors import BusyError, NotFoundError
 from hutch.services.access import require
 from hutch.services.context import Context
-from hutch.store import events, nodes
+from hutch.services.instances import target
+from hutch.services.operations import enqueue
+from hutch.store import events, instances, nodes
+from hutch.store.db import Session
 
 
 async def add(
@@ -94,15 +101,18 @@ async def set_state(context: Context, actor: Actor, name: str, state: NodeState)
         return await nodes.get_node(session, node.id) or node
 
 
-async def set_address(context: Context, actor: Actor, name: str, address: str) -> None:
-    """Tell hutch that a node is reached at another address from now on."""
+async def set_address(context: Context, actor: Actor, name: str, address: str) -> Node:
+    """Tell hutch that a node is reached at another IPv4 address from now on.
+
+    The ports of the instances that run there are led on from it; the instances go on running.
+    """
     require(actor, Action.NODE_WRITE)
     async with context.db.write() as session:
         node = await nodes.find_node(session, name)
         if node is None:
             raise NotFoundError("node", name)
         if node.address == address:
-            return
+            return node
         await nodes.update_node(session, node.id, address=address)
         await events.record(
             session,
@@ -112,4 +122,26 @@ async def set_address(context: Context, actor: Actor, name: str, address: str) -
             ("node", node.id, node.name),
             address=address,
         )
+        await _lead_ports(session, context, actor, node)
+        changed = await nodes.get_node(session, node.id)
     context.hints.reconcile.set()
+    context.hints.work.set()
+    return changed or node
+
+
+async def _lead_ports(session: Session, context: Context, actor: Actor, node: Node) -> None:
+    """Begin to lead the ports of a node's running instances anew: starting one that runs does
+    that and no more. One that something else is done to shows it as drift if it missed it."""
+    for instance in await instances.list_instances(session, node_id=node.id):
+        if instance.state is InstanceState.RUNNING:
+            with suppress(BusyError):
+                await enqueue(
+                    session,
+                    context,
+                    actor,
+                    Kind.INSTANCE_START,
+                    target(instance.id),
+                    owner_id=instance.owner_id,
+                    label=instance.name,
+                    params={"instance": instance.id},
+                )

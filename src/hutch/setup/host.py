@@ -5,12 +5,14 @@ All checks undo what they try.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from hutch.domain.sizes import GiB
 from hutch.setup.commands import CommandError, run, succeeds
@@ -169,3 +171,9 @@ def host_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
+
+
+def own_addresses() -> set[str]:
+    """Every IPv4 address that this machine has, on whatever interface."""
+    links = cast("list[dict[str, Any]]", json.loads(run(["ip", "-j", "-4", "address"])))
+    return {str(found["local"]) for link in links for found in link["addr_info"]}

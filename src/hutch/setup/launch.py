@@ -216,10 +216,20 @@ def _sign_in(launch: Launch) -> Step:
 
 def _node(launch: Launch) -> Step:
     site = launch.site
+    simulated = site.engine is EngineKind.SIMULATED
+
+    def is_done() -> bool:
+        nodes = launch.client().list_nodes()
+        own = _this_node(nodes)
+        # An address of another network card was somebody's choice; one that is gone was not.
+        return bool(nodes) and (own is None or simulated or own["address"] in host.own_addresses())
 
     def do(_: Progress) -> str:
-        simulated = site.engine is EngineKind.SIMULATED
         address = "127.0.0.1" if simulated else host.host_address()
+        own = _this_node(launch.client().list_nodes())
+        if own is not None:
+            launch.client().set_node_address(own["name"], address)
+            return f"{own['name']} is at {address} now"
         if simulated:
             subnet = choose_subnet([])
         else:
@@ -237,7 +247,13 @@ def _node(launch: Launch) -> Step:
         )
         return f"{node_name(socket.gethostname())} at {address}"
 
-    return Step("This machine as a node", lambda: bool(launch.client().list_nodes()), do)
+    return Step("This machine as a node", is_done, do)
+
+
+def _this_node(nodes: list[Node]) -> Node | None:
+    """The node that an earlier run added for this machine, if there is one of its name."""
+    name = node_name(socket.gethostname())
+    return next((node for node in nodes if node["name"] == name), None)
 
 
 def node_name(host_name: str) -> str:
