@@ -26,6 +26,7 @@ To use only one database in a module:  `pytestmark = pytest.mark.parametrize("da
 ["sqlite"], indirect=True)`. Without PostgreSQL's programs its tests are skipped and say so.
 """
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
@@ -44,6 +45,29 @@ from tests.lab import Clock, Lab
 
 pytest_plugins = [name for name in ("tests.engine.incus_fixtures",) if find_spec(name) is not None]
 DATABASES = ["sqlite", "postgresql"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything on real engines goes to one worker: they share one private server, and wait."""
+    for item in items:
+        if item.get_closest_marker("incus") is not None:
+            item.add_marker(pytest.mark.xdist_group("incus"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files in memory: thousands of databases that wait for no disk."""
+    memory = Path("/dev/shm")
+    if config.option.basetemp is None and os.access(memory, os.W_OK):
+        config.option.basetemp = str(memory / f"hutch-tests-{os.getpid()}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    basetemp = str(config.option.basetemp or "")
+    if basetemp.startswith(f"/dev/shm/hutch-tests-{os.getpid()}"):
+        shutil.rmtree(basetemp, ignore_errors=True)
 
 
 def _start_postgresql() -> postgresql.Server:
