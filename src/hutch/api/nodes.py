@@ -100,6 +100,7 @@ Address = Annotated[
 
 
 class NodeAddress(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"address": "192.0.2.1"}]})
     address: Address
 
 
