@@ -25,7 +25,7 @@ from hutch.store.db import Database
 PEOPLE = {"alice": Role.MEMBER, "bob": Role.MEMBER, "ada": Role.ADMIN}
 CAPACITY = Capacity(cpus=64, memory=256 * 1024**3, disk=4 * 1024**4)
 
-REAL_HASHER = tokens._hasher
+REAL_HASHER, REAL_NOBODY = tokens._hasher, tokens._NOBODY
 # Every sign-in of a test would take 64 MiB and a processor for as long as it may.
 tokens._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 tokens._NOBODY = tokens._hasher.hash(new_password())

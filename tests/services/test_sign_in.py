@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher, Type
+from argon2 import PasswordHasher, Type, extract_parameters
 
 from hutch.domain.people import Actor, Role, Scope
 from hutch.errors import (
@@ -23,7 +23,7 @@ from hutch.services import events, tokens, users
 from hutch.services.context import Context
 from hutch.services.vault import new_password, new_token
 from hutch.store import users as stored_users
-from tests.lab import REAL_HASHER, Clock, with_settings
+from tests.lab import REAL_HASHER, REAL_NOBODY, Clock, with_settings
 
 HERE = "192.0.2.7"
 
@@ -346,6 +346,11 @@ def test_passwords_are_hashed_as_the_standard_says() -> None:
     assert REAL_HASHER.time_cost >= 3
     assert REAL_HASHER.memory_cost >= 64 * 1024
     assert tokens._hasher is not REAL_HASHER
+
+
+def test_the_hash_that_no_password_has_costs_as_much_as_a_real_one() -> None:
+    real = extract_parameters(PasswordHasher().hash(new_password()))
+    assert extract_parameters(REAL_NOBODY) == real
 
 
 async def test_signing_in_takes_as_long_for_a_name_that_nobody_has(
