@@ -43,9 +43,10 @@ def test_a_port_that_somebody_has_is_seen():
     assert not host.port_in_use("127.0.0.1", port)
 
 
-def test_zfs_is_preferred_and_folders_are_never_chosen_silently():
-    assert choose_driver({"zfs", "btrfs", "dir"}, "auto") == "zfs"
-    assert choose_driver({"btrfs", "dir"}, "auto") == "btrfs"
+def test_btrfs_is_preferred_and_folders_are_never_chosen_silently():
+    assert choose_driver({"zfs", "btrfs", "dir"}, "auto") == "btrfs"
+    assert choose_driver({"zfs", "dir"}, "auto") == "zfs"
+    assert choose_driver({"zfs", "btrfs"}, "zfs") == "zfs"
     assert choose_driver({"dir"}, "dir") == "dir"
     with pytest.raises(StepFailedError) as failed:
         choose_driver({"dir"}, "auto")

@@ -336,12 +336,15 @@ def _drivers(api: IncusApi) -> set[str]:
 
 
 def choose_driver(offered: set[str], wish: str) -> PoolDriver:
-    """ZFS, else btrfs. Plain folders have no disk limits and no cheap snapshots: only if told.
+    """btrfs, else ZFS. Plain folders have no disk limits and no cheap snapshots: only if told.
+
+    ZFS restores none but the latest snapshot, and hutch takes one of the present before it
+    restores another: there a restore fails, and is undone.
 
     Raises:
         StepFailedError: the engine offers nothing that fits.
     """
-    candidates = ("zfs", "btrfs") if wish == "auto" else (wish,)
+    candidates = ("btrfs", "zfs") if wish == "auto" else (wish,)
     for driver in candidates:
         if driver in offered:
             return cast("PoolDriver", driver)
