@@ -29,16 +29,26 @@ class CrashError(BaseException):
     """The server dies here: nothing after this line is carried out."""
 
 
+_crashed: list[CrashError] = []
+
+
+def crash() -> None:
+    """Die: the task that carries the operation out ends here, and `run` raises."""
+    _crashed.append(CrashError())
+    raise _crashed[-1]
+
+
 async def run(context: Context, procedures: Mapping[str, Procedure] = PROCEDURES) -> None:
     """A server works until nothing that can go on is left, or until it crashes."""
     runner = Runner(context, procedures)
     working = asyncio.create_task(runner.run())
+    _crashed.clear()
     try:
         async with asyncio.timeout(PATIENCE):
             while await _unfinished(context):
-                done, _ = await asyncio.wait({working, *runner.tasks}, timeout=0.05)
-                for task in done:
-                    task.result()
+                await asyncio.wait({working, *runner.tasks}, timeout=0.05)
+                if _crashed:
+                    raise _crashed.pop()
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)

@@ -21,6 +21,7 @@ from tests.operations.scenarios import (
     after,
     assert_whole,
     before,
+    crash,
     end,
     run,
     with_step,
@@ -29,19 +30,19 @@ from tests.operations.scenarios import (
 steps = pytest.mark.parametrize(("name", "step"), EVERY_STEP)
 
 
-def once(error: BaseException) -> Callable[[], None]:
-    """Raise an error the first time, and never again."""
-    left = [error]
+def once(act: Callable[[], None]) -> Callable[[], None]:
+    """Do it the first time, and never again."""
+    left = [act]
 
-    def act() -> None:
+    def do() -> None:
         if left:
-            raise left.pop()
+            left.pop()()
 
-    return act
+    return do
 
 
-def refusal() -> Failed:
-    return Failed(EngineError("Refused by the test."))
+def refuse() -> None:
+    raise Failed(EngineError("Refused by the test."))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -82,8 +83,8 @@ async def test_it_may_fail_at_a_step(
 ) -> None:
     scenario = SCENARIOS[name]
     operation = await scenario.begin(context, alice)
-    refuse = once(refusal())
-    await run(context, with_step(scenario, step, lambda original: when(original, refuse)))
+    refusing = once(refuse)
+    await run(context, with_step(scenario, step, lambda original: when(original, refusing)))
     ended = await end(context, operation)
     if scenario.procedure.is_past_pivot(scenario.procedure.index(step)):
         assert ended.state is OperationState.DONE, "past the pivot there is only forward"
@@ -106,7 +107,7 @@ async def test_the_server_may_die_at_a_step(
 ) -> None:
     scenario = SCENARIOS[name]
     operation = await scenario.begin(context, alice)
-    die = once(CrashError())
+    die = once(crash)
     with pytest.raises(CrashError):
         await run(context, with_step(scenario, step, lambda original: when(original, die)))
     clock.forward(seconds=context.settings.operation_lease_seconds + 1)
@@ -130,7 +131,7 @@ async def test_the_server_may_die_while_it_undoes_a_step(
     if procedure.is_past_pivot(procedure.index(step)):
         return
     operation = await scenario.begin(context, alice)
-    die = once(CrashError())
+    die = once(crash)
 
     def fail_then_die(original: Step) -> Step:
         async def undo(work: Work) -> None:
@@ -140,7 +141,7 @@ async def test_the_server_may_die_while_it_undoes_a_step(
                 await original.undo(work)
             die()
 
-        failing = after(original, once(refusal()))
+        failing = after(original, once(refuse))
         return Step(failing.name, failing.message, failing.do, undo, failing.pivot)
 
     with pytest.raises(CrashError):
