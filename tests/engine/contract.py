@@ -43,7 +43,7 @@ class Site:
     """The bridge's network. Addresses from its 100th on are the tests' to use."""
     listen_address: str
     """An address of the node at which host ports can be forwarded."""
-    first_port: int = field(default_factory=lambda: random.randrange(20_000, 30_000, 500))
+    first_port: int = field(default_factory=lambda: random.randrange(16_000, 20_000, 500))
     """Two runs at once on one machine forward at the same address: hence by chance."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
