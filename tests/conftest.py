@@ -53,6 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("incus") is not None:
             item.add_marker(pytest.mark.xdist_group("incus"))
+        elif "[lxd" in item.name:
+            item.add_marker(pytest.mark.xdist_group("lxd"))
 
 
 @pytest.hookimpl(tryfirst=True)
