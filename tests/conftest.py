@@ -49,12 +49,10 @@ DATABASES = ["sqlite", "postgresql"]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything on real engines goes to one worker: they share one private server, and wait."""
+    """LXD is a real engine as well: its tests run with those on Incus."""
     for item in items:
-        if item.get_closest_marker("incus") is not None:
-            item.add_marker(pytest.mark.xdist_group("incus"))
-        elif "[lxd" in item.name:
-            item.add_marker(pytest.mark.xdist_group("lxd"))
+        if "[lxd" in item.name:
+            item.add_marker(pytest.mark.incus)
 
 
 @pytest.hookimpl(tryfirst=True)
