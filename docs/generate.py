@@ -135,7 +135,7 @@ _MEANINGS = {
     "no_port_left": "Every host port from `ssh_port_first` to `ssh_port_last` is taken.",
     "no_address_left": "Every address of the node's bridge is taken.",
     "too_large": "The request's body is larger than `largest_body`.",
-    "too_many_requests": "Too many failed sign-ins. The header `Retry-After` has the seconds.",
+    "too_many_requests": "Too many failed sign-ins, or too much at once: see `Retry-After`.",
     "unavailable": "The server cannot do its work now.",
     "database_unavailable": "The database does not answer.",
     "engine_unavailable": "The node's engine does not answer. What it did is not known.",
