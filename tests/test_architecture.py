@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "hutch"
-LONGEST = 500
+LONGEST = 560
+"""The supervisor is the longest; the next thing it learns belongs into a module of its own."""
 
 
 def _modules(folder: Path = SOURCES) -> Iterator[Path]:

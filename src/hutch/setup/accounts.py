@@ -15,8 +15,6 @@ import os
 import sys
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from hutch.api.app import open_context
 from hutch.domain.people import SYSTEM, Actor, Role, Scope, User
 from hutch.errors import HutchError, NotFoundError
@@ -84,8 +82,8 @@ async def _main(parsed: argparse.Namespace) -> dict[str, str | None]:
 def _is_current(url: str) -> bool:
     """Whether the database is there and has this version's tables. Makes nothing: a look at a
     SQLite file that is not there would."""
-    address = make_url(url)
-    if address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
+    scheme, _, path = url.partition(":///")
+    if scheme == "sqlite" and not Path(path).is_file():
         return False
     return migrate.revision_of(url) == migrate.revisions()[-1]
 
