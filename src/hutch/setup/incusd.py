@@ -73,8 +73,12 @@ def lxcfs_mounted() -> bool:
 
 
 def clear_lxcfs() -> None:
-    """Removes the mount of an lxcfs that died: it is in the way, and nobody can use it."""
-    if not lxcfs_mounted() and _is_mount_point(LXCFS_FOLDER):
+    """Removes the mounts of every lxcfs that died: they are in the way, and nobody can use them.
+
+    There may be several: one that was started while a dead one's mount was still there lies on
+    top of it, and uncovers it when it goes.
+    """
+    while not lxcfs_mounted() and _is_mount_point(LXCFS_FOLDER):
         run(["umount", "-l", str(LXCFS_FOLDER)])
     LXCFS_FOLDER.mkdir(parents=True, exist_ok=True)
 
