@@ -8,6 +8,8 @@
     │   ├── InvalidKeyError           invalid_key
     │   ├── WeakKeyError              weak_key
     │   ├── WeakPasswordError         weak_password
+    │   ├── InvalidDurationError      invalid_duration
+    │   ├── NoSuchAcceleratorError    no_such_accelerator
     │   └── NodeTooSmallError         node_too_small
     ├── NotAuthenticatedError    401  not_authenticated
     │   ├── BadLoginError             bad_login
@@ -20,6 +22,7 @@
     │   ├── BusyError                 operation_in_progress
     │   ├── WrongStateError           wrong_state
     │   ├── QuotaExceededError        quota_exceeded
+    │   ├── ExtensionRefusedError     extension_refused
     │   ├── NoRoomError               no_room
     │   ├── NoPortLeftError           no_port_left
     │   └── NoAddressLeftError        no_address_left
@@ -109,6 +112,22 @@ class WeakKeyError(InvalidInputError):
 
 class WeakPasswordError(InvalidInputError):
     code = "weak_password"
+
+
+class InvalidDurationError(InvalidInputError):
+    code = "invalid_duration"
+
+    def __init__(self, given: str, allowed: str) -> None:
+        shown = given if len(given) <= 40 else given[:40] + "…"
+        super().__init__(
+            f"{shown!r} is not a duration that is allowed.", hint=f"Give {allowed}.", given=shown
+        )
+
+
+class NoSuchAcceleratorError(InvalidInputError):
+    """No node will ever have what was asked for, so waiting would be in vain."""
+
+    code = "no_such_accelerator"
 
 
 class NodeTooSmallError(InvalidInputError):
@@ -218,6 +237,12 @@ class QuotaExceededError(ConflictError):
             held=held,
             asked=asked,
         )
+
+
+class ExtensionRefusedError(ConflictError):
+    """Somebody who is entitled to the accelerators waits for them."""
+
+    code = "extension_refused"
 
 
 class NoRoomError(ConflictError):

@@ -103,6 +103,9 @@ class Settings(BaseModel):
     quota_disk: int = Field(
         default=500 * 1024**3, description="Disk a person may have in all, such as 500GiB."
     )
+    quota_accelerators: int = Field(
+        default=4, ge=0, le=100_000, description="Accelerators a person may hold at once."
+    )
     overcommit_cpus: float = Field(
         default=8.0, ge=1, le=100, description="How often a node's processors may be promised."
     )
@@ -120,6 +123,70 @@ class Settings(BaseModel):
         default=10, ge=0, le=1000, description="Snapshots an instance may have."
     )
     keys_per_user: int = Field(default=20, ge=1, le=1000, description="SSH keys a person may have.")
+
+    lease_default_minutes: int = Field(
+        default=480, ge=1, le=525_600, description="Minutes of a lease that names no time."
+    )
+    lease_longest_minutes: int = Field(
+        default=10_080, ge=1, le=525_600, description="Minutes that a lease may ask for at most."
+    )
+    lease_warning_minutes: int = Field(
+        default=30, ge=0, le=10_080, description="Minutes before its end that a holder is told."
+    )
+    borrow_protection_minutes: int = Field(
+        default=60,
+        ge=0,
+        le=525_600,
+        description="Minutes for which borrowed accelerators are safe from being reclaimed.",
+    )
+    reclaim_warning_minutes: int = Field(
+        default=10,
+        ge=0,
+        le=10_080,
+        description="Minutes between telling a borrower and taking the accelerators back.",
+    )
+    release_grace_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        le=600,
+        description="What a process gets to end by itself when its accelerator goes back.",
+    )
+    idle_window_minutes: int = Field(
+        default=60,
+        ge=0,
+        le=525_600,
+        description="Minutes without computing after which a lease is taken back; 0: never.",
+    )
+    idle_threshold_percent: float = Field(
+        default=5.0, ge=0, le=100, description="Utilisation below which an accelerator is idle."
+    )
+    idle_warning_minutes: int = Field(
+        default=15,
+        ge=0,
+        le=10_080,
+        description="Minutes between the warning and taking an idle accelerator back.",
+    )
+    usage_half_life_hours: float = Field(
+        default=168.0,
+        gt=0,
+        le=87_600,
+        description="After so many hours past usage counts half in the queue's order.",
+    )
+    agent_silence_seconds: float = Field(
+        default=15.0,
+        ge=1,
+        le=3600,
+        description="After so long without a word from its agent a node's accelerators wait.",
+    )
+    sample_seconds: float = Field(
+        default=60.0,
+        ge=0.5,
+        le=3600,
+        description="The span of time that one row of an accelerator's history stands for.",
+    )
+    samples_days: int = Field(
+        default=90, ge=1, le=36_500, description="Days for which that history is kept."
+    )
 
     operations_at_once: int = Field(
         default=16,

@@ -22,6 +22,9 @@ class Kind(StrEnum):
     KEYS_PUSH = "keys_push"
     POOL_ADD = "pool_add"
     POOL_REMOVE = "pool_remove"
+    LEASE_ATTACH = "lease_attach"
+    LEASE_DETACH = "lease_detach"
+    NOTICE_DELIVER = "notice_deliver"
 
 
 class OperationState(StrEnum):

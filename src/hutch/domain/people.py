@@ -30,6 +30,8 @@ class User:
     """Grows with every change of the person's SSH keys; instances catch up with it."""
     quota: Holding
     """The person's own maximum, defaults of the lab already filled in."""
+    accelerators: int | None = None
+    """The most accelerators that they may hold; None: the lab's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Actor:
     token_id: str | None = None
     address: str | None = None
     request_id: str | None = None
+    manages: str | None = None
+    """The id of the group that they manage."""
 
     @property
     def is_admin(self) -> bool:

@@ -31,6 +31,16 @@ class Action(StrEnum):
     NODE_READ = "node:read"
     NODE_WRITE = "node:write"
     EVENT_READ = "event:read"
+    ACCELERATOR_READ = "accelerator:read"
+    ACCELERATOR_WRITE = "accelerator:write"
+    LEASE_READ = "lease:read"
+    LEASE_WRITE = "lease:write"
+    GROUP_READ = "group:read"
+    GROUP_WRITE = "group:write"
+    GROUP_MANAGE = "group:manage"
+    REPORT_READ = "report:read"
+    NOTICE_READ = "notice:read"
+    NOTICE_WRITE = "notice:write"
 
 
 _READING = frozenset(
@@ -45,6 +55,11 @@ _READING = frozenset(
         Action.IMAGE_READ,
         Action.NODE_READ,
         Action.EVENT_READ,
+        Action.ACCELERATOR_READ,
+        Action.LEASE_READ,
+        Action.GROUP_READ,
+        Action.REPORT_READ,
+        Action.NOTICE_READ,
     }
 )
 _ADMINS_ONLY = frozenset(
@@ -55,9 +70,11 @@ _ADMINS_ONLY = frozenset(
         Action.NODE_WRITE,
         Action.EVENT_READ,
         Action.OPERATION_RETRY,
+        Action.ACCELERATOR_WRITE,
+        Action.GROUP_WRITE,
     }
 )
-_OF_THE_LAB = frozenset({Action.IMAGE_READ, Action.NODE_READ})
+_OF_THE_LAB = frozenset({Action.IMAGE_READ, Action.NODE_READ, Action.ACCELERATOR_READ})
 
 
 def can(actor: Actor, action: Action, owner_id: str | None = None) -> bool:
@@ -72,6 +89,9 @@ def can(actor: Actor, action: Action, owner_id: str | None = None) -> bool:
         return True
     if action in _ADMINS_ONLY:
         return False
+    if action is Action.GROUP_MANAGE:
+        # `owner_id` is the group's. Without one it is asked whether there is any.
+        return actor.manages is not None and owner_id in {None, actor.manages}
     if action in _OF_THE_LAB or owner_id is None:
         return True
     return owner_id == actor.user_id

@@ -6,8 +6,8 @@ died between asking and learning the answer. A method returns only when the engi
 
 Every method raises EngineUnavailableError when the engine does not answer (nothing is known about
 the outcome; ask again), EngineNotFoundError when the container, snapshot or image is not there
-(never from `delete*` and `remove_*`), EngineConflictError when the engine is busy with that
-container, and EngineError when it refused.
+(never from `delete*`, `remove_*` and `detach`), EngineConflictError when the engine is busy with
+that container, and EngineError when it refused.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.limits import Limits
 
 
@@ -57,6 +58,9 @@ class ContainerSpec:
     and "-"; in Incus they are `user.hutch.<key>`."""
     forwards: "tuple[Forward, ...]" = ()
     """Host ports that lead to it from the first moment."""
+    has_nvidia_driver: bool = False
+    """Whether the node's NVIDIA driver libraries are put in at each start, so that they always
+    match its kernel module and a GPU that is attached later needs only its device node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,28 @@ class Forward:
     protocol: str = "tcp"
 
 
+class DeviceKind(StrEnum):
+    GPU = "gpu"
+    """A graphics card by its PCI address: the engine adds the device nodes that its driver made."""
+    CHAR = "char"
+    """One character device of the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something of the node's that a container may open while it has it."""
+
+    name: str
+    """Unique within the container: a-z, 0-9 and '-'."""
+    kind: DeviceKind
+    pci: str | None = None
+    """The PCI address of a GPU."""
+    source: str | None = None
+    """The path of a character device on the node."""
+    path: str | None = None
+    """Its path inside."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """A container as the engine has it."""
@@ -82,6 +108,8 @@ class Observed:
     """None when someone removed or rewrote one of them by hand."""
     forwards: tuple[Forward, ...]
     labels: Mapping[str, str]
+    devices: tuple[Device, ...] = ()
+    """What was attached, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +199,23 @@ class Engine(Protocol):
         ...
 
     async def remove_forward(self, name: str, forward_name: str) -> None: ...
+
+    async def accelerators(self) -> list[FoundAccelerator]:
+        """The accelerators that the engine sees in its host, as far as it can tell."""
+        ...
+
+    async def attach(self, name: str, devices: Sequence[Device]) -> None:
+        """Give a container these devices, all or none, at once if it runs.
+
+        One of the same name is replaced when it is another device. EngineError when the node has
+        no such device.
+        """
+        ...
+
+    async def detach(self, name: str, devices: Sequence[str]) -> None:
+        """Take devices away by name, at once if it runs. What has one open keeps it open: it is
+        the caller's to end that."""
+        ...
 
     async def snapshots(self, name: str) -> list[str]:
         """Names of the container's snapshots, oldest first."""

@@ -2,7 +2,7 @@
 
 What the database itself guarantees, whatever the code above does: one live operation per target,
 one host port per forward over all nodes, one address per container on a node, one current
-container per instance, one owner of an SSH key.
+container per instance, one owner of an SSH key, one holder per place of an accelerator.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -63,6 +63,19 @@ def _ref(
     return Column(name, String(16), ForeignKey(target, ondelete=ondelete), nullable=nullable)
 
 
+groups = Table(
+    "groups",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("guarantee", Integer, nullable=False),
+    Column("limit", Integer),
+    Column("weight", Float, nullable=False),
+    # {"window": seconds, "threshold": 0 to 1, "warning": seconds}; None: the node's or the lab's.
+    Column("idle", JSON(none_as_null=True)),
+    Column("created_at", Instant, nullable=False),
+)
+
 users = Table(
     "users",
     metadata,
@@ -78,6 +91,17 @@ users = Table(
     Column("quota_cpus", Integer),
     Column("quota_memory", BigInteger),
     Column("quota_disk", BigInteger),
+    Column("quota_accelerators", Integer),
+)
+
+# A person is in one group at most: what they hold is counted once.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("user_id", String(16), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    _ref("group_id", "groups.id", ondelete="CASCADE"),
+    Column("is_manager", Boolean, nullable=False),
+    Index("ix_memberships_group_id", "group_id"),
 )
 
 ssh_keys = Table(
@@ -141,6 +165,13 @@ nodes = Table(
     Column("seen_at", Instant),
     Column("unreachable_since", Instant),
     Column("created_at", Instant, nullable=False),
+    # SHA-256 of the token with which the node's agent signs in; None: it has none yet.
+    Column("agent_digest", LargeBinary(32)),
+    Column("agent_seen_at", Instant),
+    Column("agent_version", String(64)),
+    # As a group's.
+    Column("idle", JSON(none_as_null=True)),
+    Index("uq_nodes_agent_digest", "agent_digest", unique=True),
 )
 
 images = Table(
@@ -266,6 +297,160 @@ operations = Table(
     ),
     Index("ix_operations_owner_id_created_at", "owner_id", "created_at"),
     Index("ix_operations_created_at", "created_at"),
+)
+
+accelerators = Table(
+    "accelerators",
+    metadata,
+    _id(),
+    _ref("node_id", "nodes.id"),
+    Column("address", String(64), nullable=False),
+    Column("uuid", String(64)),
+    Column("vendor", String(16), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("memory", BigInteger, nullable=False),
+    # Device nodes: {"nodes": [[path, major, minor]], "shared": [...]}.
+    Column("device_nodes", JSON, nullable=False),
+    Column("health", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("withdrawn", Text),
+    Column("sharers", Integer, nullable=False, server_default=text("1")),
+    # The latest reading, for people to see.
+    Column("reading", JSON(none_as_null=True)),
+    Column("seen_at", Instant),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("node_id", "address"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    _id(),
+    # No foreign keys to what may be deleted: the accounts of a lease outlive its instance.
+    Column("instance_id", String(16), nullable=False),
+    Column("instance_name", String(63), nullable=False),
+    _ref("owner_id", "users.id"),
+    Column("group_id", String(16)),
+    Column("group_name", String(63)),
+    _ref("node_id", "nodes.id"),
+    Column("count", Integer, nullable=False),
+    Column("model", String(128)),
+    Column("seconds", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("end_reason", String(16)),
+    Column("requested_at", Instant, nullable=False),
+    Column("granted_at", Instant),
+    Column("active_at", Instant),
+    Column("expires_at", Instant),
+    Column("ended_at", Instant),
+    # {"reason", "at", "due", "notice"}: what was announced to the holder.
+    Column("announcement", JSON(none_as_null=True)),
+    Column("evidence", JSON(none_as_null=True)),
+    Column("explanation", JSON(none_as_null=True)),
+    Column("error", Text),
+    Index("ix_leases_instance_id", "instance_id"),
+    Index("ix_leases_owner_id_requested_at", "owner_id", "requested_at"),
+    Index(
+        "ix_leases_live",
+        "node_id",
+        sqlite_where=text("state != 'ended'"),
+        postgresql_where=text("state != 'ended'"),
+    ),
+)
+
+holdings = Table(
+    "holdings",
+    metadata,
+    _id(),
+    _ref("lease_id", "leases.id"),
+    _ref("accelerator_id", "accelerators.id"),
+    # 0 for an exclusive holder; 0 to sharers-1 on one that several may hold.
+    Column("slot", Integer, nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("until", Instant),
+    Index("ix_holdings_lease_id", "lease_id"),
+    Index("ix_holdings_accelerator_id_since", "accelerator_id", "since"),
+    # Nobody else holds it at the same time, whatever the code above does.
+    Index(
+        "uq_holdings_held",
+        "accelerator_id",
+        "slot",
+        unique=True,
+        sqlite_where=text("until IS NULL"),
+        postgresql_where=text("until IS NULL"),
+    ),
+)
+
+# Seconds in which a held accelerator truly computed, by day in UTC.
+busy_days = Table(
+    "busy_days",
+    metadata,
+    Column("holding_id", String(16), ForeignKey("holdings.id"), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("seconds", Float, nullable=False),
+)
+
+# Decayed accelerator-seconds of `group:ID` and `user:ID`, as they were at a moment.
+decayed_usage = Table(
+    "decayed_usage",
+    metadata,
+    Column("subject", String(32), primary_key=True),
+    Column("seconds", Float, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+# What an accelerator did in one span of time: for the history and the verdict of idleness.
+samples = Table(
+    "samples",
+    metadata,
+    Column("accelerator_id", String(16), ForeignKey("accelerators.id"), primary_key=True),
+    Column("at", Instant, primary_key=True),
+    Column("seconds", Float, nullable=False),
+    # Mean over the span, 0 to 1, and the most that was seen in it.
+    Column("utilisation", Float),
+    Column("peak", Float),
+    Column("memory_used", BigInteger),
+    Column("temperature", Float),
+    Column("power", Float),
+    Column("processes", JSON, nullable=False),
+    Index("ix_samples_at", "at"),
+)
+
+# What a node's agent is asked to do about processes that hold an accelerator.
+revocations = Table(
+    "revocations",
+    metadata,
+    _id(),
+    _ref("node_id", "nodes.id"),
+    _ref("lease_id", "leases.id"),
+    # holders: name them; ask: tell them to end; end: end them.
+    Column("verb", String(16), nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("result", JSON(none_as_null=True)),
+    Column("created_at", Instant, nullable=False),
+    Column("done_at", Instant),
+    Index(
+        "ix_revocations_open",
+        "node_id",
+        sqlite_where=text("done_at IS NULL"),
+        postgresql_where=text("done_at IS NULL"),
+    ),
+    Index("ix_revocations_lease_id", "lease_id"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    _id(),
+    _ref("user_id", "users.id", ondelete="CASCADE"),
+    Column("instance_id", String(16)),
+    Column("lease_id", String(16)),
+    Column("kind", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("delivered_at", Instant),
+    Column("read_at", Instant),
+    Index("ix_notices_user_id_created_at", "user_id", "created_at"),
 )
 
 events = Table(

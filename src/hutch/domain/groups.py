@@ -1,0 +1,38 @@
+"""Groups: people who share a guarantee, a limit and a weight for accelerators."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePolicy:
+    """When accelerators that nobody computes on are taken back."""
+
+    window: timedelta
+    """So long must they have been idle without a break. Zero: never taken back."""
+    threshold: float
+    """Utilisation below which an accelerator counts as idle, 0 to 1."""
+    warning: timedelta
+    """From the delivered warning to the end of the lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    id: str
+    name: str
+    guarantee: int
+    """Accelerators that other groups' borrowing never keeps from it."""
+    limit: int | None
+    """The most it may hold at once, borrowed ones included; None: no limit of its own."""
+    weight: float
+    """Its share of what is contended for, beside the others' weights."""
+    idle: IdlePolicy | None
+    """None: the node's, or the lab's."""
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    user_id: str
+    user_name: str
+    is_manager: bool
