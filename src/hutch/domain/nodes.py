@@ -52,6 +52,9 @@ class Node:
     seen_at: datetime | None
     unreachable_since: datetime | None
     created_at: datetime
+    agent_seen_at: datetime | None = None
+    """When its agent last said something; None: it has none."""
+    agent_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from hutch.store.tables import instances, nodes
 def _node(row: Any) -> Node:
     values = columns(row, engine=EngineKind(row.engine), state=NodeState(row.state))
     capacity = Capacity(values.pop("cpus"), values.pop("memory"), values.pop("disk"))
+    # The agent's secret stays here; the policy of idleness is the groups' business.
+    del values["agent_digest"], values["idle"]
     return Node(capacity=capacity, **values)
 
 
