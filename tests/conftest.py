@@ -61,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     memory = Path("/dev/shm")
     if config.option.basetemp is None and os.access(memory, os.W_OK):
         config.option.basetemp = str(memory / f"hutch-tests-{os.getpid()}")
+    # Whoever runs the tests may be signed in at a hutch of this machine: no test may use that.
+    os.environ["XDG_CONFIG_HOME"] = str(Path(os.devnull) / "nobody-is-signed-in")
 
 
 @pytest.hookimpl(trylast=True)

@@ -21,7 +21,8 @@ from hutch.setup.steps import Reporter, Step, StepFailedError, run_step, run_ste
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Launch:
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     data = tmp_path / "data"
     data.mkdir()
     argv = ["--engine", "simulated", "--data", str(data)]
