@@ -9,6 +9,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from hutch.domain.groups import IdlePolicy
 from hutch.domain.limits import SMALLEST_DISK, SMALLEST_MEMORY, Holding, Limits
 from hutch.domain.nodes import Overcommit
 from hutch.domain.sizes import LARGEST, format_size, parse_size
@@ -297,7 +299,22 @@ class Settings(BaseModel):
 
     @property
     def default_quota(self) -> Holding:
-        return Holding(self.quota_instances, self.quota_cpus, self.quota_memory, self.quota_disk)
+        return Holding(
+            self.quota_instances,
+            self.quota_cpus,
+            self.quota_memory,
+            self.quota_disk,
+            self.quota_accelerators,
+        )
+
+    @property
+    def idle_policy(self) -> IdlePolicy:
+        """The lab's, where neither the group nor the node has one of its own."""
+        return IdlePolicy(
+            timedelta(minutes=self.idle_window_minutes),
+            self.idle_threshold_percent / 100,
+            timedelta(minutes=self.idle_warning_minutes),
+        )
 
     @property
     def overcommit(self) -> Overcommit:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,11 @@ ADMINS_ALONE = {
     Action.NODE_WRITE,
     Action.EVENT_READ,
     Action.OPERATION_RETRY,
+    Action.ACCELERATOR_WRITE,
+    Action.GROUP_WRITE,
 }
+MANAGERS_ALONE = {Action.GROUP_MANAGE}
+OF_THE_LAB = {Action.IMAGE_READ, Action.NODE_READ, Action.ACCELERATOR_READ}
 actions = st.sampled_from(Action)
 owners = st.sampled_from([None, "ada", "eve", ""])
 
@@ -31,7 +37,7 @@ def test_an_admin_may_do_everything(action: Action):
         assert can(SYSTEM, action, owner)
 
 
-@pytest.mark.parametrize("action", sorted(set(Action) - ADMINS_ALONE))
+@pytest.mark.parametrize("action", sorted(set(Action) - ADMINS_ALONE - MANAGERS_ALONE))
 def test_a_member_may_do_all_else_with_their_own(action: Action):
     assert can(actor(), action, "ada")
     assert can(actor(), action)
@@ -43,7 +49,7 @@ def test_a_member_may_not_do_what_is_for_admins(action: Action):
         assert not can(actor(), action, owner)
 
 
-@pytest.mark.parametrize("action", sorted(set(Action) - {Action.IMAGE_READ, Action.NODE_READ}))
+@pytest.mark.parametrize("action", sorted(set(Action) - OF_THE_LAB))
 def test_a_member_may_do_nothing_with_what_is_someone_elses(action: Action):
     assert not can(actor(), action, "eve")
     assert not can(actor(), action, "")
@@ -69,6 +75,21 @@ def test_a_member_may_do_nothing_that_an_admin_may_not(
 ):
     if can(who, action, owner):
         assert can(actor(Role.ADMIN, who.scope), action, owner)
+
+
+def test_a_manager_may_manage_their_own_group_and_no_other():
+    manager = replace(actor(), manages="vision")
+    assert can(manager, Action.GROUP_MANAGE, "vision")
+    assert can(manager, Action.GROUP_MANAGE)
+    assert not can(manager, Action.GROUP_MANAGE, "audio")
+    assert not can(replace(manager, scope=Scope.READ), Action.GROUP_MANAGE, "vision")
+    assert not can(actor(), Action.GROUP_MANAGE)
+
+
+@given(actions, owners)
+def test_managing_a_group_gives_no_other_right(action: Action, owner: str | None):
+    if action is not Action.GROUP_MANAGE:
+        assert can(replace(actor(), manages="eve"), action, owner) == can(actor(), action, owner)
 
 
 def test_actions_are_written_as_noun_and_verb():

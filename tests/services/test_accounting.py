@@ -44,7 +44,7 @@ from tests.postgresql import Server
 PORTS = range(22000, 22007)
 # 10.9.0.0/28 without the first ten and the broadcast address.
 ADDRESSES = [f"10.9.0.{n}" for n in range(10, 15)]
-QUOTA = Holding(4, 8, 12 * GiB, 40 * GiB)
+QUOTA = Holding(4, 8, 12 * GiB, 40 * GiB, 4)
 NAMES = ["a", "b", "c", "d", "e"]
 
 

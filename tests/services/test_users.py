@@ -1,6 +1,7 @@
 """People, as administrators keep them."""
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,7 +206,7 @@ async def test_a_quota_is_set_for_one_person_and_counts_at_the_next_creation(
 ) -> None:
     changed = await users.configure(context, ada, "alice", instances=1, memory=8 * GiB)
     default = context.settings.default_quota
-    assert changed.quota == Holding(1, default.cpus, 8 * GiB, default.disk)
+    assert changed.quota == replace(default, instances=1, memory=8 * GiB)
     await instances.create(context, alice, Wish("first"))
     error = await _error(instances.create(context, alice, Wish("second")))
     assert isinstance(error, QuotaExceededError)
@@ -218,7 +219,8 @@ async def test_a_quota_below_what_is_held_takes_nothing_away(
     context: Context, alice: Actor, ada: Actor
 ) -> None:
     await instances.create(context, alice, Wish("first"))
-    await users.configure(context, ada, "alice", instances=0, cpus=0, memory=0, disk=0)
+    nothing = {"instances": 0, "cpus": 0, "memory": 0, "disk": 0, "accelerators": 0}
+    await users.configure(context, ada, "alice", **nothing)
     assert len(await instances.list_all(context, alice)) == 1
     user, held = await users.me(context, alice)
     assert user.quota == Holding(0, 0, 0, 0)
@@ -227,7 +229,7 @@ async def test_a_quota_below_what_is_held_takes_nothing_away(
     assert isinstance(error, QuotaExceededError)
 
 
-@pytest.mark.parametrize("resource", ["instances", "cpus", "memory", "disk"])
+@pytest.mark.parametrize("resource", ["instances", "cpus", "memory", "disk", "accelerators"])
 @pytest.mark.parametrize("value", [-1, 2**63, 10**400])
 async def test_a_quota_that_makes_no_sense_is_refused(
     context: Context, ada: Actor, resource: str, value: int

@@ -134,7 +134,7 @@ async def test_a_token_names_its_holder_until_it_expires(database: Database) -> 
         alice = await rows.add_user(session, role=Role.ADMIN)
         token = _token(alice.id, scope=Scope.READ, expires_at=rows.NOW + SECOND)
         await tokens.add_token(session, token, b"d" * 32)
-        holder = (alice.id, "alice", Role.ADMIN, Scope.READ, token.id, None)
+        holder = (alice.id, "alice", Role.ADMIN, Scope.READ, token.id, None, None)
         assert await tokens.holder(session, b"d" * 32, rows.NOW) == holder
         assert await tokens.holder(session, b"d" * 32, rows.NOW + SECOND) is None
         assert await tokens.holder(session, b"e" * 32, rows.NOW) is None

@@ -1,5 +1,6 @@
 """Groups: people who share a guarantee, a limit and a weight for accelerators."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +15,25 @@ class IdlePolicy:
     """Utilisation below which an accelerator counts as idle, 0 to 1."""
     warning: timedelta
     """From the delivered warning to the end of the lease."""
+
+    @classmethod
+    def parse(cls, kept: Mapping[str, float] | None) -> "IdlePolicy | None":
+        """From what `as_dict` gave; None stays None."""
+        if kept is None:
+            return None
+        return cls(
+            timedelta(seconds=kept["window"]),
+            kept["threshold"],
+            timedelta(seconds=kept["warning"]),
+        )
+
+    def as_dict(self) -> dict[str, float]:
+        """As it is kept: times in seconds."""
+        return {
+            "window": self.window.total_seconds(),
+            "threshold": self.threshold,
+            "warning": self.warning.total_seconds(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

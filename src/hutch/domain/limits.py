@@ -54,6 +54,7 @@ class Holding:
     cpus: int
     memory: int
     disk: int
+    accelerators: int = 0
 
     def plus(self, other: "Holding") -> "Holding":
         return Holding(
@@ -61,6 +62,7 @@ class Holding:
             self.cpus + other.cpus,
             self.memory + other.memory,
             self.disk + other.disk,
+            self.accelerators + other.accelerators,
         )
 
 

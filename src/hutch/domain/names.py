@@ -57,6 +57,17 @@ def user_name(text: str) -> str:
     return text
 
 
+def group_name(text: str) -> str:
+    """Check a group's name: as an instance's, so that it can be typed and printed anywhere."""
+    if not _LABEL.fullmatch(text):
+        raise InvalidNameError(
+            "group",
+            text,
+            "1 to 63 of a-z, 0-9 and '-', beginning with a letter, not ending with '-'",
+        )
+    return text
+
+
 def snapshot_name(text: str) -> str:
     """Check a snapshot's name: as an instance's, so that it is safe in every place it goes."""
     if not _LABEL.fullmatch(text):

@@ -191,10 +191,10 @@ async def authenticate(
         found = await tokens.holder(session, digest(token), now)
     if found is None:
         raise BadTokenError
-    user_id, name, role, scope, token_id, used = found
+    user_id, name, role, scope, token_id, used, manages = found
     if used is None or abs(now - used) > TOUCH_EVERY:
         await _touch(context, token_id, now)
-    return Actor(user_id, name, role, scope, token_id, address, request_id)
+    return Actor(user_id, name, role, scope, token_id, address, request_id, manages)
 
 
 async def _touch(context: Context, token_id: str, now: datetime) -> None:

@@ -30,6 +30,7 @@ _MOST = {
     "quota_cpus": 1_000_000,
     "quota_memory": LARGEST,
     "quota_disk": LARGEST,
+    "quota_accelerators": 100_000,
 }
 
 
@@ -175,6 +176,7 @@ async def configure(
     cpus: int | None = None,
     memory: int | None = None,
     disk: int | None = None,
+    accelerators: int | None = None,
 ) -> User:
     """Change a person's role or quota; what is None stays.
 
@@ -186,6 +188,7 @@ async def configure(
         "quota_cpus": cpus,
         "quota_memory": memory,
         "quota_disk": disk,
+        "quota_accelerators": accelerators,
     }
     changes: dict[str, object] = {key: value for key, value in quota.items() if value is not None}
     for key, value in changes.items():

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 
 from hutch.domain.people import Role, Scope, Token
 from hutch.store.db import Session, columns
-from hutch.store.tables import login_failures, tokens, users
+from hutch.store.tables import login_failures, memberships, tokens, users
 
 
 def _token(row: Any) -> Token:
@@ -39,8 +39,12 @@ _HOLDER = (
         tokens.c.scope,
         tokens.c.id.label("token_id"),
         tokens.c.last_used_at,
+        memberships.c.group_id.label("manages"),
     )
     .join(users, users.c.id == tokens.c.user_id)
+    .outerjoin(
+        memberships, (memberships.c.user_id == users.c.id) & memberships.c.is_manager.is_(True)
+    )
     .where(
         tokens.c.digest == bindparam("of_digest"),
         users.c.disabled_at.is_(None),
@@ -51,8 +55,8 @@ _HOLDER = (
 
 async def holder(
     session: Session, digest: bytes, now: datetime
-) -> tuple[str, str, Role, Scope, str, datetime | None] | None:
-    """Who may act with a token: user id, name, role, scope, token id, last use.
+) -> tuple[str, str, Role, Scope, str, datetime | None, str | None] | None:
+    """Who may act with a token: user id, name, role, scope, token id, last use, the group managed.
 
     None when it is unknown or expired, or its owner disabled.
     """
@@ -60,7 +64,8 @@ async def holder(
     row = (await session.execute(_HOLDER, asked)).one_or_none()
     if row is None:
         return None
-    return row.id, row.name, Role(row.role), Scope(row.scope), row.token_id, row.last_used_at
+    user_id, name, role, scope, token_id, used, manages = row
+    return user_id, name, Role(role), Scope(scope), token_id, used, manages
 
 
 async def touch_token(session: Session, token_id: str, now: datetime) -> None:

@@ -6,11 +6,12 @@ from sqlalchemy import Select, case, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hutch.domain.instances import InstanceState
-from hutch.domain.limits import Holding
+from hutch.domain.leases import LeaseState
+from hutch.domain.limits import NOTHING, Holding
 from hutch.domain.people import Role, User
 from hutch.errors import NameTakenError
 from hutch.store.db import Session
-from hutch.store.tables import instances, users
+from hutch.store.tables import instances, leases, users
 
 # What could not be made holds its name and its port until it is deleted: it counts as one.
 _made = instances.c.state != InstanceState.FAILED.value
@@ -20,6 +21,9 @@ _held = (
     func.coalesce(func.sum(case((_made, instances.c.memory), else_=0)), 0),
     func.coalesce(func.sum(case((_made, instances.c.disk), else_=0)), 0),
 )
+# What is waited for counts as well: nobody queues for more than they may hold.
+_live = leases.c.state != LeaseState.ENDED.value
+_accelerators = func.coalesce(func.sum(leases.c.count), 0)
 
 
 def _select() -> Select[Any]:
@@ -39,7 +43,9 @@ def _user(row: Any, default: Holding) -> User:
             default.cpus if row.quota_cpus is None else row.quota_cpus,
             default.memory if row.quota_memory is None else row.quota_memory,
             default.disk if row.quota_disk is None else row.quota_disk,
+            default.accelerators if row.quota_accelerators is None else row.quota_accelerators,
         ),
+        accelerators=row.quota_accelerators,
     )
 
 
@@ -101,16 +107,17 @@ async def lock_user(session: Session, user_id: str) -> None:
 
 
 async def held(session: Session, user_id: str) -> Holding:
-    """What a person's instances count for, running or stopped."""
-    query = select(*_held).where(instances.c.owner_id == user_id)
-    count, cpus, memory, disk = (await session.execute(query)).one()
-    return Holding(int(count), int(cpus), int(memory), int(disk))
+    """What a person's instances count for, running or stopped, and their live leases."""
+    accelerators = select(_accelerators).where(leases.c.owner_id == user_id, _live)
+    query = select(*_held, accelerators.scalar_subquery()).where(instances.c.owner_id == user_id)
+    return Holding(*map(int, (await session.execute(query)).one()))
 
 
 async def holdings(session: Session) -> dict[str, Holding]:
     """What everyone holds, by the person's id; who holds nothing is not named."""
     query = select(instances.c.owner_id, *_held).group_by(instances.c.owner_id)
-    return {
-        owner: Holding(int(count), int(cpus), int(memory), int(disk))
-        for owner, count, cpus, memory, disk in await session.execute(query)
-    }
+    found = {owner: Holding(*map(int, of)) for owner, *of in await session.execute(query)}
+    query = select(leases.c.owner_id, _accelerators).where(_live).group_by(leases.c.owner_id)
+    for owner, count in await session.execute(query):
+        found[owner] = found.get(owner, NOTHING).plus(Holding(0, 0, 0, 0, int(count)))
+    return found
