@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
+from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.limits import Limits
 from hutch.engine.base import (
     Change,
     ContainerSpec,
+    Device,
     ExecResult,
     Forward,
     NodeStatus,
@@ -19,7 +22,7 @@ from hutch.engine.base import (
 
 
 class InstantEngine:
-    """Answers at once that all is done, and remembers no more than which containers there are."""
+    """Answers at once that all is done, and remembers which containers and devices there are."""
 
     def __init__(self) -> None:
         self._containers: dict[str, Observed] = {}
@@ -60,6 +63,26 @@ class InstantEngine:
     async def set_forward(self, name: str, forward: Forward) -> None: ...
 
     async def remove_forward(self, name: str, forward_name: str) -> None: ...
+
+    async def accelerators(self) -> list[FoundAccelerator]:
+        return []
+
+    async def attach(self, name: str, devices: Sequence[Device]) -> None:
+        kept = [each.name for each in devices]
+        self._give(name, (*self._devices_but(name, kept), *devices))
+
+    async def detach(self, name: str, devices: Sequence[str]) -> None:
+        self._give(name, self._devices_but(name, devices))
+
+    def _devices_but(self, name: str, devices: Sequence[str]) -> tuple[Device, ...]:
+        seen = self._containers.get(name)
+        return tuple(each for each in (seen.devices if seen else ()) if each.name not in devices)
+
+    def _give(self, name: str, devices: tuple[Device, ...]) -> None:
+        if name in self._containers:
+            self._containers[name] = dataclasses.replace(self._containers[name], devices=devices)
+
+    async def set_nvidia_driver(self, name: str, wanted: bool) -> None: ...
 
     async def snapshots(self, name: str) -> list[str]:
         return []

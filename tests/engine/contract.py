@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import asyncssh
 import pytest
@@ -23,13 +24,32 @@ from hutch.domain.ids import new_engine_name
 from hutch.domain.limits import Limits
 from hutch.domain.people import SshKey
 from hutch.domain.sizes import GiB, MiB
-from hutch.engine.base import Change, ContainerSpec, Engine, Forward, Observed, Power
+from hutch.engine.base import (
+    Change,
+    ContainerSpec,
+    Device,
+    DeviceKind,
+    Engine,
+    Forward,
+    Observed,
+    Power,
+)
 from hutch.errors import EngineConflictError, EngineError, EngineNotFoundError
 from hutch.operations.provision import put_keys, put_person
 
 SMALL = Limits(cpus=1, memory=256 * MiB, disk=2 * GiB, processes=256)
 LARGER = Limits(cpus=2, memory=384 * MiB, disk=3 * GiB, processes=512)
 ABSENT = "hutch-00000000"
+
+
+class NodeFiles(Protocol):
+    """Character devices like `/dev/null` that a test puts on the node, and takes away again."""
+
+    def add(self) -> str:
+        """The path of a new one."""
+        ...
+
+    def remove(self, path: str) -> None: ...
 
 
 @dataclass
@@ -43,6 +63,8 @@ class Site:
     """The bridge's network. Addresses from its 100th on are the tests' to use."""
     listen_address: str
     """An address of the node at which host ports can be forwarded."""
+    nodes: "NodeFiles"
+    """The node's `/dev`."""
     first_port: int = field(default_factory=lambda: random.randrange(16_000, 20_000, 500))
     """Two runs at once on one machine forward at the same address: hence by chance."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
@@ -55,6 +77,16 @@ class Site:
         """A forward of a host port that no other test uses."""
         port = self.first_port + next(self._numbers)
         return Forward(name, self.listen_address, port, target_port)
+
+    def device(self, name: str | None = None, path: str | None = None) -> Device:
+        """A character device of the node that no other test uses."""
+        number = next(self._numbers)
+        return Device(
+            name or f"gpu-{number:04}",
+            DeviceKind.CHAR,
+            source=self.nodes.add(),
+            path=path or f"/dev/hutch-gpu{number}",
+        )
 
     def spec(self, name: str | None = None, **changes: object) -> ContainerSpec:
         labels = {"lab": "0123456789abcdef"}
@@ -172,6 +204,12 @@ class TestNode:
         first, second = await engine.status(), await engine.status()
         assert first.boot_id
         assert first.boot_id == second.boot_id
+
+    async def test_accelerators_are_told_apart_by_their_address(self, engine: Engine):
+        # Most machines on which this runs have none.
+        addresses = [each.address for each in await engine.accelerators()]
+        assert all(addresses)
+        assert len(set(addresses)) == len(addresses)
 
     async def test_images_names_the_image(self, site: Site):
         assert site.image in await site.engine.images()
@@ -437,6 +475,221 @@ class TestForwards:
 
     async def test_remove_from_an_absent_one_is_quiet(self, engine: Engine):
         await engine.remove_forward(ABSENT, "ssh")
+
+
+async def opens(engine: Engine, name: str, device: Device) -> bool:
+    """Whether a device's node is inside, and is the one of `/dev/null` that it is a copy of."""
+    result = await engine.exec(name, ["stat", "-c", "%t %T", device.path or device.source or ""])
+    assert result.code or result.stdout == b"1 3\n", result.stdout
+    return result.code == 0
+
+
+class TestDevices:
+    """What a container has on loan of the node's devices."""
+
+    @pytest_asyncio.fixture
+    async def name(self, engine: Engine, running: str) -> AsyncIterator[str]:
+        yield running
+        left = [device.name for device in (await seen(engine, running)).devices]
+        await engine.detach(running, left)
+
+    async def devices(self, engine: Engine, name: str) -> list[Device]:
+        found = (await seen(engine, name)).devices
+        listed = {each.name: each.devices for each in await engine.containers()}
+        assert listed[name] == found, "the listing shows what `get` shows"
+        return list(found)
+
+    async def test_are_there_at_once_while_it_runs(self, site: Site, name: str):
+        engine, device = site.engine, site.device()
+        for _ in range(2):
+            await engine.attach(name, [device])
+            assert await self.devices(engine, name) == [device]
+            assert await opens(engine, name, device)
+        for _ in range(2):
+            await engine.detach(name, [device.name])
+            assert await self.devices(engine, name) == []
+            assert not await opens(engine, name, device)
+        assert (await seen(engine, name)).power is Power.RUNNING
+
+    async def test_may_be_opened_by_every_account_inside(self, site: Site, name: str):
+        # A machine's accelerator is its owner's, who should not need to be root to compute.
+        engine, device = site.engine, site.device()
+        await engine.attach(name, [device])
+        read = await engine.exec(name, ["cat", device.path or ""], user=65534, group=65534)
+        assert (read.code, read.stdout) == (0, b"")
+
+    async def test_of_a_stopped_one_are_there_when_it_starts(self, site: Site, make: Maker):
+        engine, name = site.engine, await make()
+        kept, taken = site.device(), site.device()
+        await engine.attach(name, [kept, taken])
+        assert await self.devices(engine, name) == [kept, taken]
+        await engine.detach(name, [taken.name])
+        assert await self.devices(engine, name) == [kept]
+        await engine.start(name)
+        assert await opens(engine, name, kept)
+        assert not await opens(engine, name, taken)
+
+    async def test_survive_a_stop_and_a_start(self, site: Site, make: Maker):
+        engine, name, device = site.engine, await make(start=True), site.device()
+        await engine.attach(name, [device])
+        await engine.stop(name, timeout=0.1)
+        await engine.start(name)
+        assert await self.devices(engine, name) == [device]
+        assert await opens(engine, name, device)
+        await engine.detach(name, [device.name])
+        assert not await opens(engine, name, device)
+
+    async def test_that_the_node_has_lost_keep_no_machine_from_starting(
+        self, site: Site, make: Maker
+    ):
+        engine, name = site.engine, await make(start=True)
+        lost, also_lost, kept = site.device(), site.device(), site.device()
+        await engine.attach(name, [lost, also_lost, kept])
+        await engine.stop(name, timeout=0.1)
+        for device in (lost, also_lost):
+            site.nodes.remove(device.source or "")
+        await engine.start(name)
+        assert (await seen(engine, name)).power is Power.RUNNING
+        assert await self.devices(engine, name) == [kept]
+        assert await opens(engine, name, kept)
+
+    async def test_come_all_or_none(self, site: Site, name: str):
+        engine, devices = site.engine, [site.device() for _ in range(3)]
+        await engine.attach(name, devices)
+        assert await self.devices(engine, name) == devices
+        assert all([await opens(engine, name, device) for device in devices])
+        await engine.detach(name, [device.name for device in devices])
+        assert await self.devices(engine, name) == []
+
+        absent = Device("gpu-9", DeviceKind.CHAR, source="/dev/no-such-device", path="/dev/x")
+        with pytest.raises(EngineError):
+            await engine.attach(name, [*devices, absent])
+        assert await self.devices(engine, name) == []
+        assert not any([await opens(engine, name, device) for device in devices])
+
+    async def test_of_an_unknown_pci_address_are_refused(self, engine: Engine, name: str):
+        with pytest.raises(EngineError):
+            await engine.attach(name, [Device("gpu-1", DeviceKind.GPU, pci="0000:fe:00.0")])
+        assert await self.devices(engine, name) == []
+
+    async def test_are_replaced_by_another_of_their_name(self, site: Site, name: str):
+        engine, first = site.engine, site.device()
+        await engine.attach(name, [first])
+        second = site.device(first.name)
+        await engine.attach(name, [second])
+        assert await self.devices(engine, name) == [second]
+        assert not await opens(engine, name, first)
+        assert await opens(engine, name, second)
+        await engine.detach(name, [first.name])
+
+    async def test_go_alone_also_when_their_name_begins_like_another(self, site: Site, name: str):
+        engine, one, ten = site.engine, site.device("gpu-1"), site.device("gpu-10")
+        await engine.attach(name, [one, ten])
+        await engine.detach(name, ["gpu-1", "gpu-100"])
+        assert await self.devices(engine, name) == [ten]
+        assert await opens(engine, name, ten)
+        assert not await opens(engine, name, one)
+        await engine.detach(name, ["gpu-10"])
+
+    async def test_leave_forwards_and_limits_alone(self, site: Site, make: Maker):
+        engine, name, device = site.engine, await make(start=True), site.device("ssh")
+        await engine.set_forward(name, site.forward("ssh"))
+        before = await seen(engine, name)
+        await engine.attach(name, [device])
+        assert await seen(engine, name) == replace(before, devices=(device,))
+        for other in ("ssh", "root", "eth0", "forward-ssh"):
+            await engine.detach(name, [other])
+            assert await seen(engine, name) == before
+        await engine.attach(name, [device])
+        await engine.remove_forward(name, "ssh")
+        assert await self.devices(engine, name) == [device]
+
+    async def test_come_and_go_side_by_side(self, site: Site, name: str):
+        engine, devices = site.engine, [site.device() for _ in range(4)]
+        await asyncio.gather(*(engine.attach(name, [device]) for device in devices))
+        assert await self.devices(engine, name) == devices
+        await asyncio.gather(*(engine.detach(name, [device.name]) for device in devices))
+        assert await self.devices(engine, name) == []
+
+    @pytest.mark.parametrize(
+        "device",
+        [
+            Device("", DeviceKind.CHAR, source="/dev/null"),
+            Device("../x", DeviceKind.CHAR, source="/dev/null"),
+            Device("gpu_1", DeviceKind.CHAR, source="/dev/null"),
+            Device("GPU", DeviceKind.CHAR, source="/dev/null"),
+            Device("g" * 33, DeviceKind.CHAR, source="/dev/null"),
+            Device("gpu", DeviceKind.CHAR),
+            Device("gpu", DeviceKind.CHAR, source="/etc/passwd"),
+            Device("gpu", DeviceKind.CHAR, source="/dev/../etc/passwd"),
+            Device("gpu", DeviceKind.CHAR, source="/dev/null", path="/etc/passwd"),
+            Device("gpu", DeviceKind.GPU),
+            Device("gpu", DeviceKind.GPU, pci="0"),
+            Device("gpu", DeviceKind.GPU, pci="0000:3b:00.0,id=0"),
+        ],
+    )
+    async def test_that_make_no_sense_are_refused(self, engine: Engine, name: str, device: Device):
+        with pytest.raises(EngineError):
+            await engine.attach(name, [device])
+        assert await self.devices(engine, name) == []
+
+    async def test_with_a_name_that_makes_no_sense_are_refused(self, engine: Engine, name: str):
+        twice = [Device("gpu", DeviceKind.CHAR, source="/dev/null")] * 2
+        with pytest.raises(EngineError):
+            await engine.attach(name, twice)
+        with pytest.raises(EngineError):
+            await engine.detach(name, ["../x"])
+
+    async def test_of_an_absent_container(self, site: Site):
+        with pytest.raises(EngineNotFoundError):
+            await site.engine.attach(ABSENT, [site.device()])
+        await site.engine.detach(ABSENT, ["gpu"])
+
+    async def test_are_not_in_the_next_container_of_the_name(self, site: Site, make: Maker):
+        engine, spec, device = site.engine, site.spec(), site.device()
+        await make(spec, start=True)
+        await engine.attach(spec.name, [device])
+        await engine.delete(spec.name)
+        await engine.create(spec, start=True)
+        assert await self.devices(engine, spec.name) == []
+        assert not await opens(engine, spec.name, device)
+
+    async def test_do_not_come_back_with_a_snapshot(self, site: Site, make: Maker):
+        engine, name = site.engine, await make(start=True)
+        before, after = site.device(), site.device()
+        await engine.attach(name, [before])
+        await engine.snapshot(name, "s1")
+        await engine.detach(name, [before.name])
+        await engine.attach(name, [after])
+        await engine.stop(name, timeout=0.1)
+        await engine.restore(name, "s1")
+        assert await self.devices(engine, name) == [after]
+        await engine.start(name)
+        assert await opens(engine, name, after)
+        assert not await opens(engine, name, before)
+
+
+class TestNvidiaDriver:
+    async def test_is_not_there_by_default(self, engine: Engine, stopped: str):
+        assert not (await seen(engine, stopped)).has_nvidia_driver
+        await engine.set_nvidia_driver(stopped, False)
+        assert not (await seen(engine, stopped)).has_nvidia_driver
+
+    async def test_is_refused_clearly_by_a_node_without_it(
+        self, site: Site, make: Maker, stopped: str
+    ):
+        for _ in range(2):
+            with pytest.raises(EngineError, match="NVIDIA container tools"):
+                await site.engine.set_nvidia_driver(stopped, True)
+        assert not (await seen(site.engine, stopped)).has_nvidia_driver
+        spec = site.spec(has_nvidia_driver=True)
+        with pytest.raises(EngineError, match="NVIDIA container tools"):
+            await make(spec, start=True)
+
+    async def test_of_an_absent_container_is_not_found(self, engine: Engine):
+        for wanted in (True, False):
+            with pytest.raises(EngineNotFoundError):
+                await engine.set_nvidia_driver(ABSENT, wanted)
 
 
 class TestSnapshots:

@@ -5,11 +5,15 @@ incus_engine    an `IncusEngine` on it
 incus_site      where on it the contract suite may work
 """
 
+import itertools
 import json
 import os
 import shutil
+import stat
 import subprocess
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -28,6 +32,32 @@ def node_address() -> str:
     return json.loads(routes.stdout)[0]["prefsrc"]
 
 
+class RealNodeFiles:
+    """Nodes under `/dev`, since engines take none from elsewhere."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="hutch-test-", dir="/dev"))
+        self._numbers = itertools.count()
+
+    def add(self) -> str:
+        path = self._folder / str(next(self._numbers))
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        return str(path)
+
+    def remove(self, path: str) -> None:
+        Path(path).unlink()
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder)
+
+
+@pytest.fixture(scope="session")
+def node_files() -> Iterator[RealNodeFiles]:
+    files = RealNodeFiles()
+    yield files
+    files.close()
+
+
 @pytest_asyncio.fixture(scope="session")
 async def incus() -> AsyncIterator[PrivateIncus]:
     if os.geteuid() != 0 or not shutil.which("incus"):
@@ -44,12 +74,12 @@ async def incus_engine(incus: PrivateIncus) -> AsyncIterator[IncusEngine]:
 
 
 @pytest.fixture(scope="session")
-def incus_site(incus: PrivateIncus, incus_engine: IncusEngine) -> Site:
-    return Site(incus_engine, "base", str(incus.subnet), node_address())
+def incus_site(incus: PrivateIncus, incus_engine: IncusEngine, node_files: RealNodeFiles) -> Site:
+    return Site(incus_engine, "base", str(incus.subnet), node_address(), node_files)
 
 
 @pytest_asyncio.fixture(scope="session")
-async def lxd_site() -> AsyncIterator[Site]:
+async def lxd_site(node_files: RealNodeFiles) -> AsyncIterator[Site]:
     if reason := lxd.missing():
         pytest.skip(reason)
     async with lxd.PrivateLxd() as private:
@@ -60,5 +90,7 @@ async def lxd_site() -> AsyncIterator[Site]:
             pool=names.pool,
             network=names.network,
         )
-        yield Site(engine, "base", str(private.subnet), node_address(), first_port=24500)
+        yield Site(
+            engine, "base", str(private.subnet), node_address(), node_files, first_port=24500
+        )
         await engine.close()

@@ -10,6 +10,7 @@ the outcome; ask again), EngineNotFoundError when the container, snapshot or ima
 that container, and EngineError when it refused.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.limits import Limits
+from hutch.errors import EngineError
 
 
 class Power(StrEnum):
@@ -94,7 +96,34 @@ class Device:
     source: str | None = None
     """The path of a character device on the node."""
     path: str | None = None
-    """Its path inside."""
+    """Its path inside; None: the same as on the node."""
+
+
+_DEVICE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+_PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
+_NODE_PATH = re.compile(r"/dev(/[A-Za-z0-9_+:@-][A-Za-z0-9._+:@-]*)+", re.ASCII)
+
+
+def check_device_names(names: Sequence[str]) -> None:
+    """Refuse what no engine takes as a device's name."""
+    for name in names:
+        if not _DEVICE_NAME.fullmatch(name):
+            raise EngineError(f"{name[:80]!r} is not a device's name.")
+
+
+def check_devices(devices: Sequence[Device]) -> None:
+    """Refuse devices that make no sense, as every engine does before it asks anyone."""
+    names = [device.name for device in devices]
+    check_device_names(names)
+    if len(set(names)) < len(names):
+        raise EngineError("Two devices that are to be attached have one name.")
+    for device in devices:
+        if device.kind is DeviceKind.GPU and not _PCI.fullmatch(device.pci or ""):
+            raise EngineError(f"{(device.pci or '')[:80]!r} is not a PCI address of a GPU.")
+        if device.kind is DeviceKind.CHAR:
+            for path in (device.source or "", device.path or "/dev/same"):
+                if not _NODE_PATH.fullmatch(path):
+                    raise EngineError(f"{path[:80]!r} is not a path of a device.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +138,9 @@ class Observed:
     forwards: tuple[Forward, ...]
     labels: Mapping[str, str]
     devices: tuple[Device, ...] = ()
-    """What was attached, by name."""
+    """What was attached, sorted by name."""
+    has_nvidia_driver: bool = False
+    """Whether the node's NVIDIA driver libraries are put in at each start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +201,10 @@ class Engine(Protocol):
         """
         ...
 
-    async def start(self, name: str) -> None: ...
+    async def start(self, name: str) -> None:
+        """Start a container, without those of its devices that the node has no longer: they are
+        taken from it, since a machine must not stay down because a card in it has failed."""
+        ...
 
     async def stop(self, name: str, *, timeout: float = 30.0) -> None:
         """Shut down; after `timeout` seconds without success, by force."""
@@ -208,13 +242,24 @@ class Engine(Protocol):
         """Give a container these devices, all or none, at once if it runs.
 
         One of the same name is replaced when it is another device. EngineError when the node has
-        no such device.
+        no such device; for a container that does not run this shows only when it is started.
         """
         ...
 
     async def detach(self, name: str, devices: Sequence[str]) -> None:
-        """Take devices away by name, at once if it runs. What has one open keeps it open: it is
-        the caller's to end that."""
+        """Take devices away by name, at once if it runs. Names that it has not are passed over.
+
+        What has one open keeps it open: it is the caller's to end that. And whoever is root
+        inside may have put the device's node in a second place: it is the node's agent that
+        closes the node itself, before this.
+        """
+        ...
+
+    async def set_nvidia_driver(self, name: str, wanted: bool) -> None:
+        """Have the node's NVIDIA driver libraries put in at each start from the next one on.
+
+        EngineError when the node has not what that takes.
+        """
         ...
 
     async def snapshots(self, name: str) -> list[str]:

@@ -10,20 +10,26 @@ from typing import Any, cast
 import httpx
 import structlog
 
+from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import format_size
 from hutch.engine.base import (
     Change,
     ContainerSpec,
+    Device,
     ExecResult,
     Forward,
     NodeStatus,
     Observed,
     Power,
     Usage,
+    check_device_names,
+    check_devices,
 )
 from hutch.engine.incus import banner, disks, programs
+from hutch.engine.incus import devices as loans
 from hutch.engine.incus import spec as bodies
+from hutch.engine.incus.accelerators import found_accelerators
 from hutch.engine.incus.client import (
     Certificates,
     Client,
@@ -222,10 +228,18 @@ class IncusEngine:
 
     async def start(self, name: str) -> None:
         await self._ensure(
-            name,
-            lambda: self._has_power(name, Power.RUNNING),
-            lambda: self._set_state(name, {"action": "start", "timeout": -1}),
+            name, lambda: self._has_power(name, Power.RUNNING), lambda: self._start(name)
         )
+
+    async def _start(self, name: str) -> None:
+        while True:
+            try:
+                return await self._set_state(name, {"action": "start", "timeout": -1})
+            except EngineError as error:
+                lost = loans.lost(error.message)
+                if lost is None or not await loans.take_away(self._client, name, [lost]):
+                    raise
+                log.warning("device lost", container=name, device=lost, reason=error.message)
 
     async def stop(self, name: str, *, timeout: float = 30.0) -> None:
         await self._ensure(
@@ -327,18 +341,26 @@ class IncusEngine:
                     )
 
     async def remove_forward(self, name: str, forward_name: str) -> None:
-        device = bodies.forward_device(forward_name)
-        path = f"/instances/{part(name)}"
-        try:
-            instance, etag = await self._client.get_with_etag(path)
-            if device not in instance["devices"]:
-                return
-            # Only a whole replacement removes a device; the tag refuses it if anything changed.
-            body = bodies.writable(instance)
-            del body["devices"][device]
-            await self._apply(name, lambda: self._client.send("PUT", path, body, etag=etag))
-        except EngineNotFoundError:
-            return
+        await self._take_away(name, [bodies.forward_device(forward_name)])
+
+    async def _take_away(self, name: str, devices: Sequence[str]) -> None:
+        await self._apply(name, lambda: loans.take_away(self._client, name, devices))
+
+    # -- devices of the node -------------------------------------------------------------------
+
+    async def accelerators(self) -> list[FoundAccelerator]:
+        return found_accelerators(await self._client.get("/resources"))
+
+    async def attach(self, name: str, devices: Sequence[Device]) -> None:
+        check_devices(devices)
+        await self._change(name, {"devices": loans.devices_config(devices)})
+
+    async def detach(self, name: str, devices: Sequence[str]) -> None:
+        check_device_names(devices)
+        await self._take_away(name, [loans.device_name(each) for each in devices])
+
+    async def set_nvidia_driver(self, name: str, wanted: bool) -> None:
+        await self._change(name, {"config": loans.driver_config(wanted)})
 
     # -- snapshots -----------------------------------------------------------------------------
 
@@ -387,7 +409,7 @@ class IncusEngine:
             await self._client.send("PUT", path, {"restore": snapshot})
         # The server puts the settings back as well. Those are not the snapshot's to decide: the
         # quota may be another by now, and the port someone else's.
-        await self._apply(name, lambda: self._client.send("PUT", path, bodies.writable(before)))
+        await self._apply(name, lambda: self._client.send("PUT", path, loans.writable(before)))
 
     async def delete_snapshot(self, name: str, snapshot: str) -> None:
         async def is_gone() -> bool:

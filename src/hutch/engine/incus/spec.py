@@ -1,6 +1,7 @@
 """A container in Incus's words: what hutch asks for, and how it reads back what is there.
 
-No input or output. Every setting is the container's own: it depends on no profile.
+No input or output. Every setting is the container's own: it depends on no profile. Devices of the
+node that a container has on loan are worded in `devices.py`: they are named `hutch-<name>_`.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Any
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import parse_size
 from hutch.engine.base import ContainerSpec, Forward, Observed, Power
-from hutch.engine.incus import card
+from hutch.engine.incus import card, devices
 from hutch.engine.incus.disks import SLACK_KEY, slack_of
 from hutch.errors import EngineError, InvalidSizeError
 
@@ -42,6 +43,7 @@ def instance_body(
             **_ISOLATION,
             **card_config,
             guest_api: "false",
+            **(devices.NVIDIA_DRIVER if spec.has_nvidia_driver else {}),
             **limits_config(spec.limits),
             **labels_config(spec.labels),
         },
@@ -118,12 +120,6 @@ def disk_of(instance: Json) -> int:
     return _size(device) or 0
 
 
-def writable(instance: Json) -> Json:
-    """The part of an instance that a PUT replaces."""
-    fields = ("architecture", "config", "description", "devices", "ephemeral", "profiles")
-    return {field: instance[field] for field in fields}
-
-
 def shrinks(instance: Json, disk: int) -> bool:
     """Whether a disk of this size is smaller than the one that was promised."""
     ((_, device),) = root_disk(instance).items()
@@ -184,24 +180,26 @@ def _address(text: str) -> tuple[str, str, int]:
 def observed(instance: Json) -> Observed:
     """An instance as the server describes it."""
     # Expanded: a device that someone put into a profile counts as much.
-    devices: dict[str, Config] = instance.get("expanded_devices") or instance["devices"]
+    seen: dict[str, Config] = instance.get("expanded_devices") or instance["devices"]
     config: Config = instance["config"]
     forwards = (
         _forward(name, device)
-        for name, device in sorted(devices.items())
+        for name, device in sorted(seen.items())
         if device.get("type") == "proxy" and name.startswith(_FORWARD_PREFIX)
     )
     return Observed(
         name=instance["name"],
         power=_POWER.get(instance["status"], Power.OTHER),
         address=address(instance),
-        limits=_limits(config, devices, slack_of(instance)),
+        limits=_limits(config, seen, slack_of(instance)),
         forwards=tuple(forward for forward in forwards if forward),
         labels={
             key.removeprefix(_LABEL_PREFIX): value
             for key, value in config.items()
             if key.startswith(_LABEL_PREFIX)
         },
+        devices=devices.devices_of(seen),
+        has_nvidia_driver=devices.has_nvidia_driver(config),
     )
 
 
@@ -217,12 +215,12 @@ def is_whole(instance: Json) -> bool:
 
 def address(instance: Json) -> str | None:
     """The IPv4 address that the container's network card is fixed to."""
-    devices: dict[str, Config] = instance.get("expanded_devices") or instance["devices"]
-    return devices.get("eth0", {}).get("ipv4.address")
+    seen: dict[str, Config] = instance.get("expanded_devices") or instance["devices"]
+    return seen.get("eth0", {}).get("ipv4.address")
 
 
-def _limits(config: Config, devices: Mapping[str, Config], slack: int) -> Limits | None:
-    root = next((each for each in devices.values() if each.get("path") == "/"), Config())
+def _limits(config: Config, seen: Mapping[str, Config], slack: int) -> Limits | None:
+    root = next((each for each in seen.values() if each.get("path") == "/"), Config())
     allowance = _ALLOWANCE.fullmatch(config.get("limits.cpu.allowance", ""))
     milliseconds = int(allowance.group(1)) if allowance else 0
     if not milliseconds or milliseconds % _PERIOD:

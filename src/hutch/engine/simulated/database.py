@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS containers (
     started_at REAL,
     limits TEXT,
     labels TEXT NOT NULL,
-    written INTEGER NOT NULL DEFAULT 0
+    written INTEGER NOT NULL DEFAULT 0,
+    nvidia_driver INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS containers_by_address ON containers (address);
 CREATE TABLE IF NOT EXISTS forwards (
@@ -39,6 +40,16 @@ CREATE TABLE IF NOT EXISTS forwards (
     PRIMARY KEY (container, name)
 );
 CREATE INDEX IF NOT EXISTS forwards_by_port ON forwards (listen_port);
+CREATE TABLE IF NOT EXISTS accelerators (address TEXT PRIMARY KEY, found TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS devices (
+    container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    pci TEXT,
+    source TEXT,
+    path TEXT,
+    PRIMARY KEY (container, name)
+);
 CREATE TABLE IF NOT EXISTS files (
     container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
     path TEXT NOT NULL,
@@ -83,6 +94,12 @@ class Database:
         self.execute("PRAGMA foreign_keys = ON")
         if not self.one("SELECT 1 FROM sqlite_master WHERE name = 'changes'"):
             self._make(images)
+        elif not self.one("SELECT 1 FROM sqlite_master WHERE name = 'devices'"):
+            # A state from before there were accelerators.
+            self._make(())
+            self.execute(
+                "ALTER TABLE containers ADD COLUMN nvidia_driver INTEGER NOT NULL DEFAULT 0"
+            )
 
     def _make(self, images: Iterable[str]) -> None:
         with self.writing():

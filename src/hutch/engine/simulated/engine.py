@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.ids import ENGINE_PREFIX
 from hutch.domain.limits import Limits
 from hutch.domain.nodes import Capacity
@@ -14,6 +15,7 @@ from hutch.domain.sizes import MiB, TiB
 from hutch.engine.base import (
     Change,
     ContainerSpec,
+    Device,
     ExecResult,
     Forward,
     NodeStatus,
@@ -138,6 +140,22 @@ class SimulatedEngine:
         async with self._call("remove_forward") as state:
             state.remove_forward(name, forward_name)
 
+    async def accelerators(self) -> list[FoundAccelerator]:
+        async with self._call("accelerators") as state:
+            return state.devices.accelerators()
+
+    async def attach(self, name: str, devices: Sequence[Device]) -> None:
+        async with self._call("attach") as state:
+            state.attach(name, devices)
+
+    async def detach(self, name: str, devices: Sequence[str]) -> None:
+        async with self._call("detach") as state:
+            state.detach(name, devices)
+
+    async def set_nvidia_driver(self, name: str, wanted: bool) -> None:
+        async with self._call("set_nvidia_driver") as state:
+            state.set_nvidia_driver(name, wanted)
+
     async def snapshots(self, name: str) -> list[str]:
         async with self._call("snapshots") as state:
             return state.snapshots(name)
@@ -247,6 +265,14 @@ class SimulatedEngine:
 
     def remove_image(self, alias: str) -> None:
         self._state.remove_image(alias)
+
+    def add_accelerator(self, found: FoundAccelerator) -> None:
+        """Put an accelerator into the node, or another at its address."""
+        self._state.devices.add_accelerator(found)
+
+    def lose_accelerator(self, address: str) -> None:
+        """Take an accelerator out of the node, with its device nodes."""
+        self._state.devices.lose_accelerator(address)
 
     def freeze(self, name: str) -> None:
         """Leave a container in a state that hutch never asks for."""

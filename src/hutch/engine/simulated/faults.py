@@ -39,6 +39,8 @@ AS_INCUS: Mapping[str, float] = {
     "set_labels": 0.03,
     "set_forward": 0.08,
     "remove_forward": 0.08,
+    "attach": 0.05,
+    "detach": 0.1,
     "snapshot": 0.2,
     "restore": 0.2,
     "delete_snapshot": 0.1,

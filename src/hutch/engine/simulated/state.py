@@ -3,13 +3,14 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hutch.domain.ids import ENGINE_PREFIX
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import MiB
-from hutch.engine.base import ContainerSpec, Forward, Observed, Power
+from hutch.engine.base import ContainerSpec, Device, Forward, Observed, Power
 from hutch.engine.simulated.database import Database, new_boot_id
+from hutch.engine.simulated.devices import Devices
 from hutch.errors import EngineConflictError, EngineError, EngineNotFoundError
 
 IMAGE_SIZE = 300 * MiB
@@ -23,6 +24,7 @@ class State:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.devices = Devices(database)
         self._cache: dict[str, Observed] = {}
         self._cached_at: int | None = None
 
@@ -86,14 +88,20 @@ class State:
         forwards: dict[str, list[Forward]] = {}
         for row in self._db.execute("SELECT * FROM forwards ORDER BY name"):
             forwards.setdefault(row["container"], []).append(_forward(row))
+        devices = self.devices.all()
         rows = self._db.execute(
             "SELECT * FROM containers WHERE name GLOB ? ORDER BY name", f"{ENGINE_PREFIX}*"
         )
-        self._cache = {row["name"]: _observed(row, forwards.get(row["name"], [])) for row in rows}
+        self._cache = {
+            row["name"]: _observed(row, forwards.get(row["name"], ()), devices.get(row["name"], ()))
+            for row in rows
+        }
 
     def get(self, name: str) -> Observed | None:
         row = self._row(name)
-        return None if row is None else _observed(row, self._forwards(name))
+        if row is None:
+            return None
+        return _observed(row, self._forwards(name), self.devices.of(name))
 
     def _row(self, name: str) -> sqlite3.Row | None:
         return self._db.row("SELECT * FROM containers WHERE name = ?", name)
@@ -128,13 +136,14 @@ class State:
                 return
             self._refuse_impossible(spec, pool)
             self._db.execute(
-                "INSERT INTO containers (name, image, address, limits, labels) "
-                "VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO containers (name, image, address, limits, labels, nvidia_driver) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
                 spec.name,
                 spec.image,
                 spec.address,
                 _limits_text(spec.limits),
                 _labels_text(spec.labels),
+                spec.has_nvidia_driver,
             )
             for forward in spec.forwards:
                 self._put_forward(spec.name, forward)
@@ -145,6 +154,8 @@ class State:
             raise EngineNotFoundError(f"There is no image {spec.image}.", image=spec.image)
         if self.pool_used() + FOOTPRINT > pool:
             raise EngineError("No space is left in the storage pool.")
+        if spec.has_nvidia_driver:
+            self.devices.refuse_missing_driver()
 
     def set_power(self, name: str, power: Power) -> None:
         with self._db.writing():
@@ -153,6 +164,7 @@ class State:
                 return
             if power is Power.RUNNING:
                 self._refuse_start(name, before)
+                self.devices.drop_lost(name)
             self._db.execute(
                 "UPDATE containers SET power = ?, started_at = ? WHERE name = ?",
                 power,
@@ -255,6 +267,27 @@ class State:
             ).rowcount:
                 self._db.announce(name, "updated")
 
+    # -- devices of the node -------------------------------------------------------------------
+
+    def attach(self, name: str, devices: Sequence[Device]) -> None:
+        with self._db.writing():
+            runs = self.power(name) is not Power.STOPPED
+            self.devices.put(name, devices, at_once=runs)
+            self._db.announce(name, "updated")
+
+    def detach(self, name: str, devices: Sequence[str]) -> None:
+        with self._db.writing():
+            if self.devices.remove(name, devices):
+                self._db.announce(name, "updated")
+
+    def set_nvidia_driver(self, name: str, wanted: bool) -> None:
+        with self._db.writing():
+            self._require(name)
+            if wanted:
+                self.devices.refuse_missing_driver()
+            self._db.execute("UPDATE containers SET nvidia_driver = ? WHERE name = ?", wanted, name)
+            self._db.announce(name, "updated")
+
     # -- snapshots -----------------------------------------------------------------------------
 
     def snapshots(self, name: str) -> list[str]:
@@ -352,7 +385,7 @@ def _forward(row: sqlite3.Row) -> Forward:
     )
 
 
-def _observed(row: sqlite3.Row, forwards: Iterator[Forward] | list[Forward]) -> Observed:
+def _observed(row: sqlite3.Row, forwards: Iterable[Forward], devices: Iterable[Device]) -> Observed:
     return Observed(
         name=row["name"],
         power=Power(row["power"]),
@@ -360,4 +393,6 @@ def _observed(row: sqlite3.Row, forwards: Iterator[Forward] | list[Forward]) -> 
         limits=_limits(row["limits"]),
         forwards=tuple(forwards),
         labels=json.loads(row["labels"]),
+        devices=tuple(devices),
+        has_nvidia_driver=bool(row["nvidia_driver"]),
     )
