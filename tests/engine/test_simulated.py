@@ -20,10 +20,11 @@ import pytest
 import pytest_asyncio
 
 import hutch
+from hutch.domain.accelerators import DeviceNode, FoundAccelerator, Vendor
 from hutch.domain.limits import Limits
 from hutch.domain.nodes import Capacity
 from hutch.domain.sizes import GiB, MiB
-from hutch.engine.base import Change, ContainerSpec, Engine, Power
+from hutch.engine.base import Change, ContainerSpec, Device, DeviceKind, Engine, Power
 from hutch.engine.simulated import AS_INCUS, Faults, SimulatedEngine, database, state
 from hutch.engine.simulated.faults import METHODS
 from hutch.errors import (
@@ -42,6 +43,20 @@ def spec(number: int = 1) -> ContainerSpec:
 
 
 NAME = spec().name
+CARD = FoundAccelerator(
+    "0000:3b:00.0",
+    Vendor.NVIDIA,
+    "NVIDIA A100-PCIE-40GB",
+    memory=40 * GiB,
+    uuid="GPU-6ddadebd-dafe-2db9-f10f-125719770fd3",
+    nodes=(DeviceNode("/dev/nvidia3", 195, 3),),
+)
+
+
+def simulated(number: int) -> Device:
+    """A simulated accelerator's device."""
+    source, path = f"/dev/hutch-gpu/{number}", f"/dev/hutch-gpu{number}"
+    return Device(f"gpu-{number:02}", DeviceKind.CHAR, source=source, path=path)
 
 
 @pytest.fixture
@@ -169,6 +184,36 @@ class TestState:
         await engine.delete(NAME)
         assert await other.containers() == []
 
+    async def test_keeps_what_was_attached(self, engine: SimulatedEngine, path: Path):
+        engine.add_accelerator(CARD)
+        gpu, char = Device("gpu-a", DeviceKind.GPU, pci=CARD.address), simulated(0)
+        await engine.create(replace(spec(), has_nvidia_driver=True))
+        await engine.attach(NAME, [gpu, char])
+        again = SimulatedEngine(path)
+        found = await again.get(NAME)
+        assert found is not None
+        assert (found.devices, found.has_nvidia_driver) == ((char, gpu), True)
+        assert await again.containers() == [found]
+        assert await again.accelerators() == [CARD]
+        await again.close()
+
+    async def test_from_before_there_were_devices_is_taken_over(
+        self, engine: SimulatedEngine, path: Path
+    ):
+        await engine.create(spec())
+        await engine.close()
+        old = sqlite3.connect(path)
+        old.executescript(
+            "DROP TABLE devices; DROP TABLE accelerators;"
+            "ALTER TABLE containers DROP COLUMN nvidia_driver"
+        )
+        old.close()
+        engine = SimulatedEngine(path, images=["other"])
+        await engine.attach(NAME, [simulated(0)])
+        assert [each.devices for each in await engine.containers()] == [(simulated(0),)]
+        assert await engine.images() == ["base"]
+        await engine.close()
+
     async def test_that_is_broken_is_unavailable(self, path: Path):
         path.parent.mkdir()
         path.write_bytes(b"not a database " * 100)
@@ -248,6 +293,35 @@ class TestByHand:
         engine.add_image("cuda")
         engine.remove_image("base")
         assert await engine.images() == ["cuda"]
+
+
+class TestAccelerators:
+    async def test_are_none_until_some_are_put_in(self, engine: SimulatedEngine):
+        assert await engine.accelerators() == []
+        engine.add_accelerator(CARD)
+        assert await engine.accelerators() == [CARD]
+        engine.lose_accelerator(CARD.address)
+        assert await engine.accelerators() == []
+
+    async def test_are_attached_by_address_or_by_the_path_of_a_node(self, engine: SimulatedEngine):
+        await engine.create(spec(), start=True)
+        devices = [
+            Device("a", DeviceKind.GPU, pci=CARD.address),
+            Device("b", DeviceKind.CHAR, source="/dev/nvidia3"),
+        ]
+        for device in devices:
+            with pytest.raises(EngineError):
+                await engine.attach(NAME, [device])
+        engine.add_accelerator(CARD)
+        await engine.attach(NAME, devices)
+        result = await engine.exec(NAME, ["stat", "-c", "%t %T", "/dev/nvidia3"])
+        assert result.stdout == b"c3 3\n"
+
+    async def test_that_are_simulated_need_no_putting_in(self, engine: SimulatedEngine):
+        await engine.create(spec(), start=True)
+        await engine.attach(NAME, [simulated(0), simulated(15)])
+        result = await engine.exec(NAME, ["stat", "-c", "%t %T", "/dev/hutch-gpu15"])
+        assert result.stdout == b"1 3\n"
 
 
 class TestFullness:
@@ -456,6 +530,7 @@ class TestFaults:
             "create": [spec()],
             "exec": [NAME, ["true"]],
             "images": [],
+            "accelerators": [],
             "containers": [],
             "status": [],
             "set_forward": [NAME, None],
@@ -465,6 +540,8 @@ class TestFaults:
             "read_file": [NAME, "/etc/hosts"],
             **{key: [NAME, "s1"] for key in ("snapshot", "restore", "delete_snapshot")},
             "remove_forward": [NAME, "ssh"],
+            **{key: [NAME, []] for key in ("attach", "detach")},
+            "set_nvidia_driver": [NAME, True],
             "wait_for_banner": [NAME, "192.0.2.1", 22],
         }.get(method, [NAME])
         named = {
