@@ -35,7 +35,7 @@ from hutch.engine.base import (
     Power,
 )
 from hutch.errors import EngineConflictError, EngineError, EngineNotFoundError
-from hutch.operations.provision import put_keys, put_person
+from hutch.operations.provision import put_keys, put_notice, put_person
 
 SMALL = Limits(cpus=1, memory=256 * MiB, disk=2 * GiB, processes=256)
 LARGER = Limits(cpus=2, memory=384 * MiB, disk=3 * GiB, processes=512)
@@ -937,6 +937,21 @@ class TestProvisioning:
             await put_keys(engine, running, user="nobody-here", keys=[])
         result = await engine.exec(running, ["runuser", "-u", "nobody-here", "--", "true"])
         assert result.code == 1
+
+    async def test_leaves_a_notice_for_the_next_login(
+        self, engine: Engine, make: Maker, person: Person
+    ):
+        name = await make(start=True)
+        await person.put(engine, name)
+        for login in (b"first\n", b"first\nsecond\n"):
+            await put_notice(engine, name, user="ada", notice_id="n1", text=b"said", login=login)
+            assert await engine.read_file(name, "/run/motd.d/90-hutch") == login
+
+    async def test_of_a_notice_needs_the_account(self, engine: Engine, running: str):
+        with pytest.raises(EngineError, match="no such user"):
+            await put_notice(
+                engine, running, user="nobody-here", notice_id="n1", text=b"", login=b""
+            )
 
 
 class TestBanner:

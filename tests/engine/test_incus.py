@@ -3,20 +3,25 @@ of calls that were broken off, and that forwards carry traffic."""
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
+import asyncssh
 import pytest
 import pytest_asyncio
 import structlog
 
 from hutch.domain.ids import new_engine_name
+from hutch.domain.people import SshKey
 from hutch.engine.base import Change, ContainerSpec, Forward, Power
 from hutch.engine.incus import IncusEngine
 from hutch.errors import EngineConflictError, EngineError, EngineUnavailableError
+from hutch.operations.provision import put_notice, put_person
 from hutch.setup.private import PrivateIncus
 from tests.engine.contract import Site, seen, soon
 
@@ -327,3 +332,118 @@ async def test_a_large_file_is_read_no_further_than_asked(
     name, _ = forwarded
     await engine.exec(name, ["truncate", "-s", "500M", "/root/large"])
     assert await engine.read_file(name, "/root/large", most=1000) == bytes(1000)
+
+
+SITTING = """
+import os, pty, sys, termios, tty
+inside, terminal = pty.openpty()
+tty.setraw(terminal)
+if sys.argv[1] == "choked":
+    os.set_blocking(terminal, False)
+    try:
+        while os.write(terminal, b"x" * 4096): pass
+    except BlockingIOError: pass
+print(os.ttyname(terminal), flush=True)
+sys.stdin.read(1)
+if sys.argv[1] != "choked":
+    os.set_blocking(inside, False)
+    try: sys.stdout.write(os.read(inside, 4096).decode())
+    except BlockingIOError: pass
+"""
+"""Somebody at a terminal: says which, and at the end what was written on it."""
+
+
+class TestNotice:
+    async def test_reaches_the_persons_terminals_once_and_nobody_elses(
+        self, site: Site, engine: IncusEngine, incus: PrivateIncus
+    ):
+        spec = site.spec()
+        await engine.create(spec, start=True)
+        try:
+            person = ["--create-home", "--user-group", "ada"]
+            assert (await engine.exec(spec.name, ["useradd", *person])).code == 0
+            async with (
+                sitting(incus, spec.name, "ada") as first,
+                sitting(incus, spec.name, "ada") as second,
+                sitting(incus, spec.name, "root") as roots,
+                sitting(incus, spec.name, "ada", "choked"),
+            ):
+                for _ in range(2):
+                    await put_notice(
+                        engine, spec.name, user="ada", notice_id="n1",
+                        text=b"\aYour time is up.\r\n", login=b"",
+                    )  # fmt: skip
+                assert await first.read() == "\aYour time is up.\r\n"
+                assert await second.read() == "\aYour time is up.\r\n"
+                assert await roots.read() == ""
+        finally:
+            await engine.delete(spec.name)
+
+    async def test_is_shown_by_the_next_login(self, engine: IncusEngine, site: Site):
+        spec = site.spec()
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        public = SshKey(
+            "k1", "u1", "laptop", "ssh-ed25519",
+            key.export_public_key().decode().strip(), "", datetime.now(UTC),
+        )  # fmt: skip
+        host = asyncssh.generate_private_key("ssh-ed25519")
+        await engine.create(spec, start=True)
+        try:
+            await put_person(
+                engine, spec.name, user="ada", host_name="turing",
+                host_secret=host.export_private_key(),
+                host_key=host.export_public_key().decode().strip(), keys=[public],
+            )  # fmt: skip
+            await put_notice(
+                engine, spec.name, user="ada", notice_id="n1", text=b"",
+                login=b"Your time is up.\n",
+            )  # fmt: skip
+            assert await soon(lambda: _listens(spec.address), within=30)
+            async with asyncssh.connect(
+                spec.address, username="ada", client_keys=[key], known_hosts=None, config=None
+            ) as connection:
+                session = await connection.create_process(term_type="xterm")
+                async with asyncio.timeout(20):
+                    await session.stdout.readuntil("Your time is up.")
+                plain = await connection.run("true", check=True)
+                assert plain.stdout == "", "a program that is run by ssh must not find it there"
+        finally:
+            await engine.delete(spec.name)
+
+
+async def _listens(address: str) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address, 22)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+class Sitting:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def read(self) -> str:
+        """What has been written on the terminal; then its user leaves."""
+        out, _ = await self._process.communicate(b"q")
+        return out.decode()
+
+
+@contextlib.asynccontextmanager
+async def sitting(
+    incus: PrivateIncus, container: str, user: str, how: str = "reads"
+) -> AsyncIterator[Sitting]:
+    """Somebody who has a terminal of their own inside."""
+    process = await asyncio.create_subprocess_exec(
+        "incus", "exec", container, "--", "runuser", "-u", user, "--",
+        "python3", "-c", SITTING, how,
+        env={**os.environ, **incus.environment()},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    terminal = (await process.stdout.readline()).decode()
+    assert terminal.startswith("/dev/pts/"), terminal
+    yield Sitting(process)
+    if process.returncode is None:
+        await process.communicate(b"q")

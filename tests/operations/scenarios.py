@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
+from hutch.domain.ids import new_id
 from hutch.domain.instances import ContainerRole, Instance, InstanceState
+from hutch.domain.leases import Notice
 from hutch.domain.operations import ENDED, LIVE, Kind, Operation, OperationState
 from hutch.domain.people import SYSTEM, Actor
 from hutch.engine.base import Power
@@ -12,12 +14,13 @@ from hutch.operations import Runner
 from hutch.operations.base import Procedure, Step, Work
 from hutch.operations.registry import PROCEDURES
 from hutch.operations.snapshots import engine_name
-from hutch.services import instances, operations, snapshots
+from hutch.services import instances, notices, operations, snapshots
 from hutch.services.context import Context
 from hutch.store import containers as container_rows
 from hutch.store import images as image_rows
 from hutch.store import instances as instance_rows
 from hutch.store import nodes as node_rows
+from hutch.store import notices as notice_rows
 from hutch.store import operations as operation_rows
 from hutch.store import snapshots as snapshot_rows
 
@@ -184,6 +187,24 @@ async def _push_keys(context: Context, actor: Actor) -> Operation:
         )  # fmt: skip
 
 
+async def _deliver_notice(context: Context, actor: Actor) -> Operation:
+    instance = await with_instance(context, actor)
+    notice = await with_notice(context, instance)
+    async with context.db.write() as session:
+        assert await notices.deliver(session, context, notice, instance.name)
+    return (await _unfinished(context))[0]
+
+
+async def with_notice(context: Context, instance: Instance) -> Notice:
+    notice = Notice(
+        new_id(), instance.owner_id, instance.id, None, "lease.warned", "Soon it ends.",
+        context.now(), None, None,
+    )  # fmt: skip
+    async with context.db.write() as session:
+        await notice_rows.add_notice(session, notice)
+    return notice
+
+
 async def _pool_add(context: Context, _actor: Actor) -> Operation:
     await pooled(context)
     return (await _unfinished(context))[0]
@@ -224,6 +245,7 @@ SCENARIOS: dict[str, Scenario] = {
     "restore a stopped one": Scenario(Kind.SNAPSHOT_RESTORE, _restore_stopped),
     "delete a snapshot": Scenario(Kind.SNAPSHOT_DELETE, _delete_snapshot),
     "push keys": Scenario(Kind.KEYS_PUSH, _push_keys),
+    "deliver a notice": Scenario(Kind.NOTICE_DELIVER, _deliver_notice),
     "add to the pool": Scenario(Kind.POOL_ADD, _pool_add),
     "remove from the pool": Scenario(Kind.POOL_REMOVE, _pool_remove),
 }

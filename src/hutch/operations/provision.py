@@ -1,6 +1,6 @@
-"""What hutch puts inside a container: the person, their keys, the host name, the host key.
+"""What hutch puts inside a container: the person, their keys, the host name, the host key, notices.
 
-Two scripts, fixed texts. What a person chose reaches them as arguments and on standard input,
+Three scripts, fixed texts. What a person chose reaches them as arguments and on standard input,
 never as a part of the script.
 """
 
@@ -13,8 +13,10 @@ from hutch.errors import EngineError
 
 PERSON = (files("hutch.operations") / "person.sh").read_text(encoding="utf-8")
 KEYS = (files("hutch.operations") / "keys.sh").read_text(encoding="utf-8")
+NOTICE = (files("hutch.operations") / "notice.sh").read_text(encoding="utf-8")
 _TIMEOUT = 60.0
 _KEYS_TIMEOUT = 10.0
+_NOTICE_TIMEOUT = 20.0
 
 
 def authorized_keys(keys: list[SshKey]) -> bytes:
@@ -45,6 +47,16 @@ async def put_person(
 async def put_keys(engine: Engine, container: str, *, user: str, keys: list[SshKey]) -> None:
     """Replace the keys that hutch keeps in a running container, and nothing else."""
     await _run(engine, container, KEYS, [user], (authorized_keys(keys),), _KEYS_TIMEOUT)
+
+
+async def put_notice(
+    engine: Engine, container: str, *, user: str, notice_id: str, text: bytes, login: bytes
+) -> None:
+    """Write `text` on the person's terminals, once, and leave `login` for who comes in next.
+
+    Both must hold nothing that a terminal would obey. Raises EngineError when it fails.
+    """
+    await _run(engine, container, NOTICE, [user, notice_id], (text, login), _NOTICE_TIMEOUT)
 
 
 async def _run(

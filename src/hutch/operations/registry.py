@@ -7,6 +7,7 @@ from hutch.operations import (
     instance_power,
     instance_rebuild,
     keys_push,
+    notice_deliver,
     pool,
     snapshots,
 )
@@ -26,6 +27,7 @@ PROCEDURES: dict[str, Procedure] = {
         snapshots.RESTORE,
         snapshots.DELETE,
         keys_push.PUSH,
+        notice_deliver.DELIVER,
         pool.ADD,
         pool.REMOVE,
     )

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 """The SSH server of hutch's images starts when this appears."""
+TERMINAL = "/dev/pts/1"
+"""The one on which everybody sits."""
 
 _MARKER = "# hutch-provision:"
 _FIRST_PERSON = 1000
@@ -51,6 +53,8 @@ def files(verb: str, arguments: Sequence[str], stdin: bytes, read: Reader) -> di
                 return _person(user, name, secret, public, keys, read)
             case "keys", [user], [keys]:
                 return _keys(user, keys, read)
+            case "notice", [user, notice_id], [text, login]:
+                return _notice(user, notice_id, text, login, read)
             case _:
                 raise RefusedError(2, f"sh: {verb}: a parameter is not set")
     except binascii.Error:
@@ -82,6 +86,14 @@ def _keys(user: str, keys: bytes, read: Reader) -> dict[str, bytes]:
     if ids_of(read("/etc/passwd") or b"", user) is None:
         raise RefusedError(3, f"there is no account {user} inside")
     return {_authorized(user): keys}
+
+
+def _notice(user: str, notice_id: str, text: bytes, login: bytes, read: Reader) -> dict[str, bytes]:
+    if ids_of(read("/etc/passwd") or b"", user) is None:
+        raise RefusedError(1, f"id: '{user}': no such user")
+    said = f"/run/hutch/said-{notice_id}"
+    terminal = {} if read(said) is not None else {TERMINAL: (read(TERMINAL) or b"") + text}
+    return {"/run/motd.d/90-hutch": login, said: b"", **terminal}
 
 
 def _authorized(user: str) -> str:
