@@ -277,8 +277,18 @@ _ACTIONS = {
     "key.add": "An SSH key was registered.",
     "key.remove": "An SSH key was removed.",
     "keys.push": "A person's keys were brought into a running instance.",
-    "lease.attach": "A lease was granted, and its accelerators brought into the instance.",
-    "lease.detach": "A lease ended, and its accelerators were taken out of the instance.",
+    "lease.attach": "Accelerators were brought into an instance.",
+    "lease.cancel": "A waiting lease left the queue.",
+    "lease.detach": "Accelerators left an instance, and nobody had them open any more.",
+    "lease.expire": "The time of a lease is up, and its accelerators go back.",
+    "lease.extend": "A lease runs longer.",
+    "lease.grant": "A lease has got accelerators; `detail` names them.",
+    "lease.pardon": "What was announced to the holder of a lease was withdrawn.",
+    "lease.preempt": "Borrowed accelerators go back to a group that is guaranteed them.",
+    "lease.reclaim": "Nothing computed on the accelerators of a lease, and they go back.",
+    "lease.release": "A lease's accelerators go back; `detail` has the reason.",
+    "lease.take": "Accelerators were asked for.",
+    "lease.warn": "The end of a lease was announced to its holder.",
     "node.active": "A node takes new instances again.",
     "node.add": "A node was added.",
     "node.cordoned": "A node takes nothing new.",
@@ -339,7 +349,13 @@ def _named(text: str) -> set[str]:
 
 
 _COMPOSED: dict[str, list[str]] = {
-    "action": [],
+    "_ENDED_BY.get(reason, 'lease.release')": [
+        "lease.expire",
+        "lease.preempt",
+        "lease.reclaim",
+        "lease.release",
+    ],
+    "action": ["lease.expire", "lease.preempt", "lease.reclaim", "lease.release"],
     "instance": [],
     "f'instance.{verb}'": [
         f"instance.{verb}"

@@ -227,11 +227,14 @@ class WrongStateError(ConflictError):
 class QuotaExceededError(ConflictError):
     code = "quota_exceeded"
 
-    def __init__(self, resource: str, allowed: str, held: str, asked: str) -> None:
+    def __init__(
+        self, resource: str, allowed: str, held: str, asked: str, *, hint: str = ""
+    ) -> None:
         super().__init__(
             f"This would exceed the quota of {resource}: "
             f"{allowed} allowed, {held} held, {asked} more asked for.",
-            hint="Delete or shrink an instance, or ask your administrator for a larger quota.",
+            hint=hint
+            or "Delete or shrink an instance, or ask your administrator for a larger quota.",
             resource=resource,
             allowed=allowed,
             held=held,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from hutch.domain.nodes import Node
 from hutch.engine.base import Engine
+from hutch.services.rounds import Rounds
 from hutch.services.slots import Slots
 from hutch.services.vault import Vault
 from hutch.settings import Settings
@@ -28,23 +29,23 @@ class Hints:
         """Set when the world changed: the reconcilers look at once."""
         self._watchers: dict[str, set[asyncio.Event]] = {}
 
-    def changed(self, operation_id: str) -> None:
-        """Wake whoever watches an operation."""
-        for event in self._watchers.get(operation_id, ()):
+    def changed(self, watched_id: str) -> None:
+        """Wake whoever watches an operation, or a lease."""
+        for event in self._watchers.get(watched_id, ()):
             event.set()
 
     @contextmanager
-    def watching(self, operation_id: str) -> Generator[asyncio.Event]:
-        """An event that is set whenever the operation changes while the block runs."""
+    def watching(self, watched_id: str) -> Generator[asyncio.Event]:
+        """An event that is set whenever that operation or lease changes while the block runs."""
         event = asyncio.Event()
-        watchers = self._watchers.setdefault(operation_id, set())
+        watchers = self._watchers.setdefault(watched_id, set())
         watchers.add(event)
         try:
             yield event
         finally:
             watchers.discard(event)
             if not watchers:
-                self._watchers.pop(operation_id, None)
+                self._watchers.pop(watched_id, None)
 
 
 class Engines:
@@ -87,3 +88,4 @@ class Context:
     # twice a second.
     programs: Slots = field(default_factory=lambda: Slots("programs", each=8, all_=64))
     waits: Slots = field(default_factory=lambda: Slots("waits", each=32, all_=1024))
+    scheduling: Rounds = field(default_factory=Rounds)

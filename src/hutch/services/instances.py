@@ -7,6 +7,7 @@ from typing import Any
 from hutch.domain import names
 from hutch.domain.ids import new_id
 from hutch.domain.instances import Container, ContainerRole, Desired, Instance, InstanceState
+from hutch.domain.leases import EndReason
 from hutch.domain.limits import POOL_DISK, Holding, Limits, holding_of
 from hutch.domain.nodes import Node
 from hutch.domain.operations import Kind, Operation, OperationState
@@ -18,13 +19,25 @@ from hutch.errors import (
     NotFoundError,
     WrongStateError,
 )
+from hutch.services import scheduling
 from hutch.services.access import find_instance, require
 from hutch.services.context import Context
 from hutch.services.hostkeys import new_host_key
 from hutch.services.listening import listening_ports
 from hutch.services.operations import enqueue
 from hutch.services.placement import check_growth, check_quota_of, place
-from hutch.store import containers, events, images, instances, nodes, operations, ports, users
+from hutch.services.transitions import end_all
+from hutch.store import (
+    containers,
+    events,
+    images,
+    instances,
+    leases,
+    nodes,
+    operations,
+    ports,
+    users,
+)
 from hutch.store.db import Session
 
 SSH_TARGET_PORT = 22
@@ -276,6 +289,12 @@ _VERBS = {
     Kind.INSTANCE_DELETE: ("delete", None),
 }
 
+_ENDS_LEASES = {
+    Kind.INSTANCE_STOP: EndReason.STOPPED,
+    Kind.INSTANCE_DELETE: EndReason.DELETED,
+}
+"""What takes an instance's accelerators away; through everything else it keeps them."""
+
 
 async def start(context: Context, actor: Actor, ref: str) -> Operation:
     return await _begin(context, actor, ref, Kind.INSTANCE_START)
@@ -319,6 +338,7 @@ async def delete(context: Context, actor: Actor, ref: str) -> Operation:
     `cancelled` when nothing of it is left. A stuck operation of the instance is given up.
     """
     async with context.db.write() as session:
+        await leases.lock_leases(session)
         instance = await find_instance(session, actor, Action.INSTANCE_DELETE, ref)
         live = await operations.live_operation(session, target(instance.id))
         if live is not None and live.state is OperationState.STUCK:
@@ -332,16 +352,34 @@ async def delete(context: Context, actor: Actor, ref: str) -> Operation:
             # It ended a moment ago: what it made is deleted as any other.
             instance = await find_instance(session, actor, Action.INSTANCE_DELETE, ref)
         operation = await _begin_in(session, context, actor, instance, Kind.INSTANCE_DELETE)
+        ended = await _end_leases(session, context, actor, instance, Kind.INSTANCE_DELETE)
     context.hints.work.set()
+    if ended:
+        scheduling.poke(context)
     return operation
 
 
 async def _begin(context: Context, actor: Actor, ref: str, kind: Kind) -> Operation:
     async with context.db.write() as session:
+        if kind in _ENDS_LEASES:
+            await leases.lock_leases(session)
         instance = await find_instance(session, actor, _MAY[kind][0], ref)
         operation = await _begin_in(session, context, actor, instance, kind)
+        ended = await _end_leases(session, context, actor, instance, kind)
     context.hints.work.set()
+    if ended:
+        scheduling.poke(context)
     return operation
+
+
+async def _end_leases(
+    session: Session, context: Context, actor: Actor, instance: Instance, kind: Kind
+) -> bool:
+    """Begin the end of the instance's leases if it is to lose them; whether there was one."""
+    reason = _ENDS_LEASES.get(kind)
+    if reason is None:
+        return False
+    return bool(await end_all(session, context, actor, reason, instance_id=instance.id))
 
 
 async def _begin_in(

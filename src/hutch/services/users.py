@@ -5,6 +5,7 @@ from typing import Any
 
 from hutch.domain import names
 from hutch.domain.ids import new_id
+from hutch.domain.leases import EndReason
 from hutch.domain.limits import Holding
 from hutch.domain.people import Actor, Role, User
 from hutch.domain.permissions import Action
@@ -16,12 +17,14 @@ from hutch.errors import (
     NotFoundError,
     WeakPasswordError,
 )
+from hutch.services import scheduling
 from hutch.services import tokens as sign_in
 from hutch.services.access import require
 from hutch.services.context import Context
 from hutch.services.keys import push_keys
+from hutch.services.transitions import end_all
 from hutch.services.vault import new_password
-from hutch.store import events, keys, tokens, users
+from hutch.store import events, keys, leases, tokens, users
 from hutch.store.db import Session, lock
 
 LEAST_PASSWORD = 10
@@ -105,19 +108,24 @@ async def show(context: Context, actor: Actor, name: str) -> tuple[User, Holding
 async def disable(context: Context, actor: Actor, name: str) -> User:
     """Shut a person out: their tokens end and their SSH keys leave their instances.
 
-    The instances run on, and everything on them stays.
+    The instances run on, and everything on them stays. Their leases end at once, also those that
+    hold accelerators: nobody can use them any more.
     """
     require(actor, Action.USER_WRITE)
     async with context.db.write() as session:
+        await leases.lock_leases(session)
         user = await _find(session, context, name)
         await _keep_an_admin(session, user)
         await users.update_user(session, user.id, disabled_at=context.now())
         await tokens.delete_tokens_of(session, user.id)
         await keys.bump(session, user.id)
         await push_keys(session, context, actor, user.id)
+        ended = await end_all(session, context, actor, EndReason.RELEASED, owner_id=user.id)
         await _record(session, context, actor, "user.disable", user)
         user = await _find(session, context, name)
     context.hints.work.set()
+    if ended:
+        scheduling.poke(context)
     return user
 
 
