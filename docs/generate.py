@@ -294,6 +294,7 @@ _ACTIONS = {
     "node.cordoned": "A node takes nothing new.",
     "node.restarted": "A node, or its engine, has restarted, and what should run was started.",
     "node.returned": "A node answers again.",
+    "node.set_idle": "When idle accelerators of a node go back was set.",
     "node.set_address": "People reach a node at another address from now on.",
     "node.unreachable": "A node does not answer.",
     "notice.deliver": "A notice was written where the person sees it.",

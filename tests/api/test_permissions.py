@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from fastapi.routing import APIRoute
 
 from hutch.api import PREFIX
@@ -11,6 +12,8 @@ from hutch.api.app import assemble
 from hutch.api.openapi import action_of, operation_id
 from hutch.domain.people import Actor, Role, Scope
 from hutch.domain.permissions import Action, can
+from hutch.services import groups, tokens, users
+from hutch.services.context import Context
 from hutch.settings import Settings
 from tests.api.conftest import Running, Send, told
 from tests.lab import Lab
@@ -34,9 +37,29 @@ _BODIES: dict[str, Any] = {
     "node_set_address": {"address": "192.0.2.9"},
     "image_create": {"name": "x"},
     "image_configure": {"pool_size": 0},
+    "group_create": {"name": "x"},
+    "group_configure": {},
+    "group_add_member": {"user": "x"},
+    "group_set_quota": {"accelerators": 1},
+    "group_set_manager": {"is_manager": True},
+    "node_configure": {"idle": None},
     "user_create": {"name": "x"},
     "user_configure": {},
 }
+
+
+@pytest_asyncio.fixture
+async def token_of(context: Context, lab: Lab, token_of: dict[str, str]) -> dict[str, str]:
+    """Everyone's token, and that of `mona`, who manages a group."""
+    ada = lab.actors["ada"]
+    await users.add(context, ada, "mona", Role.MEMBER)
+    await groups.add(context, ada, "vision", limit=4)
+    await groups.add_member(context, ada, "vision", "mona")
+    standing = await groups.set_manager(context, ada, "vision", "mona", True)
+    mona, _ = await users.show(context, ada, "mona")
+    manager = Actor(mona.id, "mona", Role.MEMBER, manages=standing.group.id)
+    token, _ = await tokens.create(context, manager, "test", Scope.FULL, 1)
+    return token_of | {"mona": token}
 
 
 def _routes() -> list[APIRoute]:
@@ -92,6 +115,7 @@ async def test_everyone_may_what_can_says(
     askers = {
         "alice": Actor("x", "alice", Role.MEMBER),
         "reader": Actor("x", "alice", Role.MEMBER, Scope.READ),
+        "mona": Actor("x", "mona", Role.MEMBER, manages="vision"),
         "ada": Actor("x", "ada", Role.ADMIN),
     }
     for name, actor in askers.items():

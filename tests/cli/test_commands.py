@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -33,6 +35,11 @@ def commands(group: TyperGroup | None = None, path: str = "") -> Iterator[tuple[
 
 
 ALL = dict(commands())
+_OF_NOUNS = str(Path(exits.__file__).parent / "words")
+WORDS = [messages] + [
+    import_module(f"hutch.cli.words.{each.name}") for each in iter_modules([_OF_NOUNS])
+]
+HELP = {name: text for module in WORDS for name, text in getattr(module, "HELP", {}).items()}
 
 
 def test_the_reference_is_current() -> None:
@@ -51,7 +58,7 @@ def test_the_table_of_modules_names_every_command_and_group() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_every_command_argument_and_option_is_explained(name: str) -> None:
     command = ALL[name]
-    assert command.help == messages.HELP[name]
+    assert command.help == HELP[name]
     for one in command.params:
         if isinstance(one, TyperArgument | TyperOption):
             assert one.help, one.name
@@ -68,14 +75,17 @@ def test_what_loses_something_asks_first() -> None:
     asking = {name for name, one in ALL.items() if any("--yes" in p.opts for p in one.params)}
     assert asking == {
         "delete", "rebuild", "snapshot restore", "snapshot delete", "user disable",
+        "group remove",
     }  # fmt: skip
 
 
 def test_every_message_is_used() -> None:
     sources = "".join(file.read_text() for file in Path(exits.__file__).parent.glob("*.py"))
-    words = [name for name in vars(messages) if name.isupper()]
-    unused = [name for name in words if not re.search(rf"messages\.{name}\b", sources)]
-    assert unused == []
+    for module in WORDS:
+        noun = module.__name__.rpartition(".")[2]
+        names = [name for name in vars(module) if name.isupper()]
+        said = rf"\b({noun}|words)\.{{}}\b"
+        assert [name for name in names if not re.search(said.format(name), sources)] == []
 
 
 def test_the_help_is_there_for_every_level(tmp_path: Path) -> None:

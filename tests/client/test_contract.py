@@ -48,11 +48,25 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "add_user": lambda c: c.add_user("bob", role="admin", password="word"),
     "show_user": lambda c: c.show_user("bob"),
     "configure_user": lambda c: c.configure_user(
-        "bob", role="member", instances=1, cpus=1, memory="1GiB", disk="1GiB"
+        "bob", role="member", instances=1, cpus=1, memory="1GiB", disk="1GiB", accelerators=1
     ),
     "disable_user": lambda c: c.disable_user("bob"),
     "enable_user": lambda c: c.enable_user("bob"),
     "reset_password": lambda c: c.reset_password("bob"),
+    "list_groups": lambda c: c.list_groups(),
+    "add_group": lambda c: c.add_group(
+        "g", {"guarantee": 1, "limit": 2, "weight": 1.0, "idle": {}}
+    ),
+    "show_group": lambda c: c.show_group("g"),
+    "configure_group": lambda c: c.configure_group(
+        "g", {"guarantee": 1, "limit": None, "weight": 1.0, "idle": None}
+    ),
+    "remove_group": lambda c: c.remove_group("g"),
+    "add_member": lambda c: c.add_member("g", "bob"),
+    "remove_member": lambda c: c.remove_member("g", "bob"),
+    "set_member_quota": lambda c: c.set_member_quota("g", "bob", 1),
+    "set_manager": lambda c: c.set_manager("g", "bob", is_manager=True),
+    "set_node_idle": lambda c: c.set_node_idle("n", None),
     "list_nodes": lambda c: c.list_nodes(),
     "add_node": lambda c: c.add_node(
         "n", engine="incus", url="unix:///s", address="192.0.2.1", subnet="10.0.0.0/20",

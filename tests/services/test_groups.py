@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hutch.domain.groups import IdlePolicy
+from hutch.domain.groups import IdlePolicy, IdleWish
 from hutch.domain.ids import new_id
 from hutch.domain.leases import LeaseState
 from hutch.domain.people import Actor, Role, Scope
@@ -23,7 +23,6 @@ from hutch.errors import (
 )
 from hutch.services import events, groups, tokens, users
 from hutch.services.context import Context
-from hutch.services.groups import IdleWish
 from hutch.store import groups as stored
 from hutch.store.tables import leases
 from tests.lab import Lab

@@ -14,6 +14,7 @@ from hutch import __version__
 from hutch.api import (
     PREFIX,
     events,
+    groups,
     health,
     images,
     instances,
@@ -54,6 +55,7 @@ _NOUNS = (
     images,
     users,
     events,
+    groups,
     health,
 )
 

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from hutch.api import PREFIX
+from hutch.api import PREFIX, idleness
 from hutch.api.answers import reply
 from hutch.api.deps import ContextDep, allowed
 from hutch.api.fields import Body, Name, Text
+from hutch.api.idleness import Idle, NewIdle
 from hutch.domain.nodes import Capacity, EngineKind, NodeState
 from hutch.domain.nodes import Node as Entity
 from hutch.domain.people import Actor
@@ -52,6 +53,7 @@ class Node(TypedDict):
     promised: Annotated[Amounts, Field(description="What its instances may use at most in all.")]
     seen_at: datetime | None
     unreachable_since: datetime | None
+    idle: Annotated[Idle | None, Field(description="null: as in the lab.")]
 
 
 def _address(text: str) -> str:
@@ -104,6 +106,11 @@ class NodeAddress(Body):
     address: Address
 
 
+class NodeIdle(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"idle": {"window_minutes": 120}}]})
+    idle: NewIdle | None = Field(description="null: as in the lab.")
+
+
 class NewNode(Body):
     model_config = ConfigDict(
         json_schema_extra={
@@ -151,6 +158,7 @@ def as_json(node: Entity, promised: Capacity) -> Node:
         },
         "seen_at": node.seen_at,
         "unreachable_since": node.unreachable_since,
+        "idle": idleness.as_json(node.idle),
     }
 
 
@@ -204,6 +212,13 @@ async def create(context: ContextDep, actor: Writer, body: NewNode) -> Response:
         # The engine's address or its certificates: what was asked for cannot be.
         raise InvalidInputError(error.message, hint=error.hint, field="url") from error
     return reply(as_json(node, Capacity(0, 0, 0)), 201)
+
+
+@router.patch("/{node}", response_model=Node, summary="Set when idle accelerators go back")
+async def configure(context: ContextDep, actor: Writer, node: str, body: NodeIdle) -> Response:
+    """Of those who are in no group that has a policy of its own."""
+    changed = await nodes.set_idle(context, actor, node, idleness.wish(body.idle))
+    return await _shown(context, actor, changed)
 
 
 @router.post("/{node}/cordon", response_model=Node, summary="Give a node nothing new")

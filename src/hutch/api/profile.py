@@ -25,6 +25,7 @@ class Amounts(TypedDict):
     cpus: int
     memory: int
     disk: int
+    accelerators: int
 
 
 class Profile(TypedDict):
@@ -45,6 +46,7 @@ def amounts(holding: Holding) -> Amounts:
         "cpus": holding.cpus,
         "memory": holding.memory,
         "disk": holding.disk,
+        "accelerators": holding.accelerators,
     }
 
 

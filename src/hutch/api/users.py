@@ -62,6 +62,7 @@ class NewQuota(Body):
     cpus: Count | None = None
     memory: QuotaSize | None = None
     disk: QuotaSize | None = None
+    accelerators: Count | None = Field(None, description="The most that they may hold at once.")
 
 
 def as_json(user: Entity, held: Holding) -> User:
@@ -106,6 +107,7 @@ async def configure(context: ContextDep, actor: Writer, user: str, body: NewQuot
         cpus=body.cpus,
         memory=body.memory,
         disk=body.disk,
+        accelerators=body.accelerators,
     )
     return reply(as_json(*await users.show(context, actor, user)))
 

@@ -24,6 +24,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "keys": ("key",),
     "tokens": ("token",),
     "users": ("user",),
+    "groups": ("group",),
+    "quotas": ("quota",),
     "nodes": ("node",),
     "images": ("image",),
     "events": ("events",),
@@ -32,7 +34,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The modules beside this one, and the commands that each adds."""
 
-GROUPS = frozenset({"snapshot", "operation", "key", "token", "user", "node", "image", "config"})
+GROUPS = frozenset(
+    {"snapshot", "operation", "key", "token", "user", "group", "quota", "node", "image", "config"}
+)
 """Commands that have commands of their own."""
 
 

@@ -1,4 +1,4 @@
-"""Every word that the command line says, in one place."""
+"""Every word that the command line says; those of accelerators and groups are in `words`."""
 
 # ruff: noqa: S105 - texts that speak of passwords are not passwords
 
@@ -41,7 +41,8 @@ TOKEN_STILL_VALID = "The sign-in is forgotten here, but the server did not hear 
 FOR_EVER = "you sign out"
 NO_TERMINAL_FOR_NAME = "There is no terminal to ask for your name."
 PASSWORD_CHANGED = "Your password is changed."
-RESOURCES = {"instances": "instances", "cpus": "CPUs", "memory": "memory", "disk": "disk"}
+RESOURCES = {"instances": "instances", "cpus": "CPUs", "memory": "memory", "disk": "disk",
+             "accelerators": "GPUs"}  # fmt: skip
 
 # Instances
 
@@ -163,6 +164,7 @@ PASSWORD_RESET = "The new password of {name}, shown this once:"
 NODE_ADDED = "Node {name} is added."
 NODE_CORDONED = "Node {name} takes nothing new. What runs there goes on."
 NODE_UNCORDONED = "Node {name} takes new instances again."
+NODE_CHANGED = "Node {name} is changed."
 NODE_MOVED = "Node {name} is reached at {address} now. Its instances' ports follow."
 NO_NODE = "There is no node yet. An administrator adds one: hutch node add NAME --url URL ..."
 IMAGE_ADDED = "Image {name} can be used: hutch create box --image {name}"
@@ -187,7 +189,7 @@ OF_OPERATIONS = ("ID", "KIND", "STATE", "DONE", "BY", "BEGAN (UTC)", "MESSAGE")
 OF_SNAPSHOTS = ("NAME", "STATE", "KIND", "TAKEN (UTC)")
 OF_KEYS = ("ID", "TITLE", "TYPE", "FINGERPRINT", "ADDED (UTC)")
 OF_TOKENS = ("ID", "TITLE", "SCOPE", "MADE (UTC)", "EXPIRES (UTC)", "LAST USED (UTC)")
-OF_USERS = ("NAME", "ROLE", "STATE", "INSTANCES", "CPUS", "MEMORY", "DISK")
+OF_USERS = ("NAME", "ROLE", "STATE", "INSTANCES", "CPUS", "MEMORY", "DISK", "GPUS")
 OF_NODES = ("NAME", "STATE", "ENGINE", "ADDRESS", "CPUS", "MEMORY", "DISK", "DISK USED", "VERSION")
 OF_IMAGES = ("NAME", "POOL", "DESCRIPTION")
 OF_EVENTS = ("ID", "AT (UTC)", "WHO", "WHAT", "TARGET", "RESULT", "FROM")
@@ -259,7 +261,10 @@ HELP = {
     "node": "Keep the servers that run instances.",
     "node list": "List nodes, with what is promised of what they have.",
     "node add": "Add a node whose engine answers.",
-    "node set": "Tell a node's new address. Its instances go on running, and their ports follow.",
+    "node set": (
+        "Tell a node's new address (its instances go on running, and their ports follow), or when"
+        " idle accelerators there are taken back."
+    ),
     "node cordon": "Give a node nothing new. What runs there goes on.",
     "node uncordon": "Let a node take new instances again.",
     "image": "Keep what instances are created from.",
@@ -306,6 +311,7 @@ ROLE = "What they may do."
 MOST_INSTANCES = "The most instances they may have."
 MOST_CPUS = "The most processors they may have in all."
 MOST_MEMORY = "The most memory they may have in all, such as 64GiB."
+MOST_GPUS = "The most accelerators they may hold at once."
 MOST_DISK = "The most disk they may have in all, such as 500GiB."
 NODE_NAME = "The node's name."
 NODE_URL = "Where its engine listens: unix:///path/to/socket or https://host:8443."

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from hutch.cli import messages, wording
+from hutch.cli import exits, messages, wording
 from hutch.cli.connection import connect
-from hutch.cli.options import Json
+from hutch.cli.options import Idle, IdleBelow, IdleWarning, Json, idle_wish
 from hutch.cli.terminal import Cell, Terminal, state
 from hutch.client.answers import Node
 
@@ -112,14 +112,26 @@ def add(
 def configure(
     name: NodeName,
     address: Annotated[
-        str,
+        str | None,
         typer.Option("--address", metavar="IP", help=messages.NODE_ADDRESS, show_default=False),
-    ],
+    ] = None,
+    idle: Idle = None,
+    idle_below: IdleBelow = None,
+    idle_warning: IdleWarning = None,
     as_json: Json = False,
 ) -> None:
     terminal = Terminal(as_json=as_json)
+    has_policy = any(value is not None for value in (idle, idle_below, idle_warning))
+    if address is None and not has_policy:
+        options = "--address, --idle, --idle-below, --idle-warning"
+        raise exits.UsageError(messages.NOTHING_TO_SET.format(options=options))
+    wish = idle_wish(idle, idle_below, idle_warning)
     with connect() as client:
-        _tell(terminal, client.set_node_address(name, address), messages.NODE_MOVED)
+        node = None if address is None else client.set_node_address(name, address)
+        if has_policy:
+            node = client.set_node_idle(name, wish)
+    if node is not None:
+        _tell(terminal, node, messages.NODE_CHANGED if has_policy else messages.NODE_MOVED)
 
 
 def cordon(name: NodeName, as_json: Json = False) -> None:

@@ -4,6 +4,11 @@ from typing import Annotated
 
 import typer
 
+from hutch.cli import exits
+from hutch.cli.words import groups as words
+from hutch.client.client import NewIdle
+from hutch.domain.durations import parse_duration
+
 Json = Annotated[
     bool, typer.Option("--json", help="Print the API's own objects, and errors as JSON.")
 ]
@@ -34,6 +39,42 @@ Command = Annotated[
         metavar="[-- COMMAND...]", help="What to run inside, after `--`.", show_default=False
     ),
 ]
+Idle = Annotated[
+    str | None,
+    typer.Option("--idle", metavar="2h|never|lab", help=words.IDLE_WINDOW, show_default=False),
+]
+IdleBelow = Annotated[
+    float | None,
+    typer.Option("--idle-below", metavar="PERCENT", help=words.IDLE_BELOW, show_default=False),
+]
+IdleWarning = Annotated[
+    str | None,
+    typer.Option("--idle-warning", metavar="15m", help=words.IDLE_WARNING, show_default=False),
+]
 PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input.")
 ]
+
+
+def idle_wish(window: str | None, below: float | None, warning: str | None) -> NewIdle | None:
+    """What the three options of a policy of idleness say together; None: no policy of one's own.
+
+    Raises InvalidDurationError for what is no time.
+    """
+    if window == "lab":
+        if below is not None or warning is not None:
+            raise exits.UsageError(words.IDLE_ALONE)
+        return None
+    wish: NewIdle = {}
+    if window is not None:
+        wish["window_minutes"] = 0.0 if window == "never" else minutes(window)
+    if below is not None:
+        wish["threshold_percent"] = below
+    if warning is not None:
+        wish["warning_minutes"] = minutes(warning)
+    return wish
+
+
+def minutes(text: str) -> float:
+    """The minutes of a time such as `4h`. Raises InvalidDurationError."""
+    return parse_duration(text).total_seconds() / 60

@@ -88,6 +88,7 @@ def _row(user: User) -> list[Cell]:
         wording.used_of(held["cpus"], quota["cpus"], is_size=False),
         wording.used_of(held["memory"], quota["memory"], is_size=True),
         wording.used_of(held["disk"], quota["disk"], is_size=True),
+        wording.used_of(held["accelerators"], quota["accelerators"], is_size=False),
     ]
 
 
@@ -130,11 +131,14 @@ def configure(
     disk: Annotated[
         str | None, typer.Option("--disk", metavar="SIZE", help=messages.MOST_DISK)
     ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", metavar="N", help=messages.MOST_GPUS)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     terminal = Terminal(as_json=as_json)
-    if role is None and all(value is None for value in (instances, cpus, memory, disk)):
-        options = "--role, --instances, --cpus, --memory, --disk"
+    if role is None and all(value is None for value in (instances, cpus, memory, disk, gpus)):
+        options = "--role, --instances, --cpus, --memory, --disk, --gpus"
         raise exits.UsageError(messages.NOTHING_TO_SET.format(options=options))
     with connect() as client:
         user = client.configure_user(
@@ -144,6 +148,7 @@ def configure(
             cpus=cpus,
             memory=memory,
             disk=disk,
+            accelerators=gpus,
         )
     _tell(terminal, user, messages.USER_CHANGED)
 

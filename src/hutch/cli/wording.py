@@ -1,8 +1,12 @@
 """Values as people read them."""
 
+from datetime import timedelta
+
 from hutch.cli import messages
 from hutch.cli.terminal import Cell
+from hutch.cli.words import groups
 from hutch.client import answers
+from hutch.domain.durations import format_duration
 from hutch.domain.sizes import format_size
 
 
@@ -37,6 +41,24 @@ def snapshots_too(count: int) -> str:
     return messages.AND_SNAPSHOT if count == 1 else messages.AND_SNAPSHOTS.format(count=count)
 
 
+def idle(policy: answers.Idle | None) -> str:
+    """When idle accelerators are taken back, as a group or a node has it."""
+    if policy is None:
+        return groups.IDLE_OF_LAB
+    if not policy["window_minutes"]:
+        return groups.IDLE_NEVER
+    return groups.IDLE.format(
+        window=duration(policy["window_minutes"]),
+        threshold=policy["threshold_percent"],
+        warning=duration(policy["warning_minutes"]),
+    )
+
+
+def duration(minutes: float) -> str:
+    """A span of time, such as `1d12h`."""
+    return format_duration(timedelta(minutes=minutes))
+
+
 def quota_rows(held: answers.Holding, quota: answers.Holding) -> list[list[Cell]]:
     """What a person holds and may hold, as rows of a table."""
     return [
@@ -44,4 +66,9 @@ def quota_rows(held: answers.Holding, quota: answers.Holding) -> list[list[Cell]
         [messages.RESOURCES["cpus"], str(held["cpus"]), str(quota["cpus"])],
         [messages.RESOURCES["memory"], size(held["memory"]), size(quota["memory"])],
         [messages.RESOURCES["disk"], size(held["disk"]), size(quota["disk"])],
+        [
+            messages.RESOURCES["accelerators"],
+            str(held["accelerators"]),
+            str(quota["accelerators"]),
+        ],
     ]

@@ -21,6 +21,7 @@ class Holding(TypedDict):
     cpus: int
     memory: int
     disk: int
+    accelerators: int
 
 
 class SignedInUser(TypedDict):
@@ -193,6 +194,15 @@ class Promised(TypedDict):
     disk: int
 
 
+class Idle(TypedDict):
+    """When accelerators that nobody computes on are taken back."""
+
+    window_minutes: float
+    """0: never."""
+    threshold_percent: float
+    warning_minutes: float
+
+
 class Node(TypedDict):
     name: str
     engine: str
@@ -206,6 +216,28 @@ class Node(TypedDict):
     promised: Promised
     seen_at: str | None
     unreachable_since: str | None
+    idle: Idle | None
+
+
+class Member(TypedDict):
+    user: str
+    is_manager: bool
+    maximum: int
+    """The most accelerators that they may hold."""
+    held: int
+    """Accelerators that they hold or wait for."""
+
+
+class Group(TypedDict):
+    name: str
+    guarantee: int
+    limit: int | None
+    weight: float
+    idle: Idle | None
+    held: int
+    waiting: int
+    members: list[Member]
+    created_at: str
 
 
 class Image(TypedDict):

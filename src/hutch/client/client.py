@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 from hutch.client import answers
@@ -15,6 +15,23 @@ LONGEST_WAIT = 60
 
 Size = int | str
 """Bytes, or a text such as `4GiB`."""
+
+
+class NewIdle(TypedDict, total=False):
+    """What of a policy of idleness is to change."""
+
+    window_minutes: float
+    threshold_percent: float
+    warning_minutes: float
+
+
+class Shares(TypedDict, total=False):
+    """What a group is to have. None for a limit or a policy takes it away."""
+
+    guarantee: int
+    limit: int | None
+    weight: float
+    idle: NewIdle | None
 
 
 class Client:
@@ -221,12 +238,14 @@ class Client:
         cpus: int | None = None,
         memory: Size | None = None,
         disk: Size | None = None,
+        accelerators: int | None = None,
     ) -> answers.User:
         return self._do(
             "PATCH",
             _user(name),
-            {"role": role, "instances": instances, "cpus": cpus, "memory": memory, "disk": disk},
-        )
+            {"role": role, "instances": instances, "cpus": cpus, "memory": memory, "disk": disk,
+             "accelerators": accelerators},
+        )  # fmt: skip
 
     def disable_user(self, name: str) -> answers.User:
         return self._do("POST", f"{_user(name)}/disable")
@@ -236,6 +255,35 @@ class Client:
 
     def reset_password(self, name: str) -> answers.NewPassword:
         return self._do("POST", f"{_user(name)}/reset-password")
+
+    def list_groups(self) -> list[answers.Group]:
+        """Every group for an administrator; one's own for everybody else."""
+        return self._get("/groups")
+
+    def add_group(self, name: str, shares: Shares) -> answers.Group:
+        return self._do("POST", "/groups", {"name": name, **shares})
+
+    def show_group(self, name: str) -> answers.Group:
+        return self._get(_group(name))
+
+    def configure_group(self, name: str, shares: Shares) -> answers.Group:
+        # What is None is sent: it takes a limit away, and leaving it out does not.
+        return self._request("PATCH", _group(name), body=dict(shares))
+
+    def remove_group(self, name: str) -> None:
+        self._do("DELETE", _group(name))
+
+    def add_member(self, group: str, user: str) -> answers.Group:
+        return self._do("POST", f"{_group(group)}/members", {"user": user})
+
+    def remove_member(self, group: str, user: str) -> None:
+        self._do("DELETE", _member(group, user))
+
+    def set_member_quota(self, group: str, user: str, accelerators: int) -> answers.Group:
+        return self._do("PATCH", _member(group, user), {"accelerators": accelerators})
+
+    def set_manager(self, group: str, user: str, *, is_manager: bool) -> answers.Group:
+        return self._do("PUT", f"{_member(group, user)}/manager", {"is_manager": is_manager})
 
     def list_nodes(self) -> list[answers.Node]:
         return self._get("/nodes")
@@ -267,6 +315,10 @@ class Client:
 
     def set_node_address(self, name: str, address: str) -> answers.Node:
         return self._do("POST", f"/nodes/{_part('node', name)}/address", {"address": address})
+
+    def set_node_idle(self, name: str, idle: NewIdle | None) -> answers.Node:
+        """When idle accelerators of a node go back; None: as in the lab."""
+        return self._request("PATCH", f"/nodes/{_part('node', name)}", body={"idle": idle})
 
     def list_images(self) -> list[answers.Image]:
         return self._get("/images")
@@ -332,6 +384,14 @@ def _instance(ref: str) -> str:
 
 def _user(name: str) -> str:
     return f"/users/{_part('user', name)}"
+
+
+def _group(name: str) -> str:
+    return f"/groups/{_part('group', name)}"
+
+
+def _member(group: str, user: str) -> str:
+    return f"{_group(group)}/members/{_part('user', user)}"
 
 
 def _part(noun: str, text: str) -> str:

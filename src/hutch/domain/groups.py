@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from hutch.errors import InvalidLimitError
+
+LONGEST_IDLE = timedelta(days=365)
+LONGEST_WARNING = timedelta(days=7)
+
 
 @dataclass(frozen=True, slots=True)
 class IdlePolicy:
@@ -34,6 +39,31 @@ class IdlePolicy:
             "threshold": self.threshold,
             "warning": self.warning.total_seconds(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class IdleWish:
+    """What of a policy of idleness is to change. None: as it is, or as in the lab."""
+
+    window: timedelta | None = None
+    threshold: float | None = None
+    warning: timedelta | None = None
+
+    def on(self, policy: IdlePolicy) -> IdlePolicy:
+        """The policy with these changes. Raises InvalidLimitError for what makes no sense."""
+        wished = IdlePolicy(
+            policy.window if self.window is None else self.window,
+            policy.threshold if self.threshold is None else self.threshold,
+            policy.warning if self.warning is None else self.warning,
+        )
+        if not timedelta(0) <= wished.window <= LONGEST_IDLE:
+            raise InvalidLimitError("idle window", str(wished.window), "0 to 365 days")
+        if not 0 <= wished.threshold <= 1:
+            given = f"{wished.threshold * 100:g} %"
+            raise InvalidLimitError("idle threshold", given, "0 to 100 %")
+        if not timedelta(0) <= wished.warning <= LONGEST_WARNING:
+            raise InvalidLimitError("idle warning", str(wished.warning), "0 to 7 days")
+        return wished
 
 
 @dataclass(frozen=True, slots=True)

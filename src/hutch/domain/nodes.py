@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from hutch.domain.groups import IdlePolicy
 from hutch.domain.limits import Limits
 from hutch.errors import NodeTooSmallError
 
@@ -55,6 +56,8 @@ class Node:
     agent_seen_at: datetime | None = None
     """When its agent last said something; None: it has none."""
     agent_version: str | None = None
+    idle: IdlePolicy | None = None
+    """When idle accelerators here are taken back, unless the group says; None: as in the lab."""
 
 
 @dataclass(frozen=True, slots=True)

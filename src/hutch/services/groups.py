@@ -1,11 +1,10 @@
 """Groups: administrators keep them, and their managers keep the people in them."""
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any, TypedDict, Unpack
 
 from hutch.domain import names
-from hutch.domain.groups import Group, IdlePolicy
+from hutch.domain.groups import Group, IdleWish
 from hutch.domain.ids import new_id
 from hutch.domain.people import Actor, User
 from hutch.domain.permissions import Action, can
@@ -17,8 +16,6 @@ from hutch.store.db import Session, lock
 
 MOST_ACCELERATORS = 100_000
 MOST_WEIGHT = 1000.0
-LONGEST_IDLE = timedelta(days=365)
-LONGEST_WARNING = timedelta(days=7)
 
 
 class Changes(TypedDict, total=False):
@@ -27,33 +24,8 @@ class Changes(TypedDict, total=False):
     guarantee: int
     limit: int | None
     weight: float
-    idle: "IdleWish | None"
+    idle: IdleWish | None
     """None: the node's policy, or the lab's."""
-
-
-@dataclass(frozen=True, slots=True)
-class IdleWish:
-    """What of a policy of idleness is to change. None: as it is, or as in the lab."""
-
-    window: timedelta | None = None
-    threshold: float | None = None
-    warning: timedelta | None = None
-
-    def on(self, policy: IdlePolicy) -> IdlePolicy:
-        """The policy with these changes. Raises InvalidLimitError for what makes no sense."""
-        wished = IdlePolicy(
-            policy.window if self.window is None else self.window,
-            policy.threshold if self.threshold is None else self.threshold,
-            policy.warning if self.warning is None else self.warning,
-        )
-        if not timedelta(0) <= wished.window <= LONGEST_IDLE:
-            raise InvalidLimitError("idle window", str(wished.window), "0 to 365 days")
-        if not 0 <= wished.threshold <= 1:
-            given = f"{wished.threshold * 100:g} %"
-            raise InvalidLimitError("idle threshold", given, "0 to 100 %")
-        if not timedelta(0) <= wished.warning <= LONGEST_WARNING:
-            raise InvalidLimitError("idle warning", str(wished.warning), "0 to 7 days")
-        return wished
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from hutch.domain import names
+from hutch.domain.groups import IdleWish
 from hutch.domain.ids import new_id
 from hutch.domain.instances import InstanceState
 from hutch.domain.nodes import Capacity, EngineKind, Node, NodeState
@@ -99,6 +100,27 @@ async def set_state(context: Context, actor: Actor, name: str, state: NodeState)
             session, actor, context.now(), f"node.{state.value}", ("node", node.id, node.name)
         )
         return await nodes.get_node(session, node.id) or node
+
+
+async def set_idle(context: Context, actor: Actor, name: str, idle: IdleWish | None) -> Node:
+    """Say when idle accelerators of a node are taken back. None: as in the lab.
+
+    The policy of a holder's group comes before it.
+    """
+    require(actor, Action.NODE_WRITE)
+    async with context.db.write() as session:
+        node = await nodes.find_node(session, name)
+        if node is None:
+            raise NotFoundError("node", name)
+        policy = None if idle is None else idle.on(node.idle or context.settings.idle_policy)
+        kept = None if policy is None else policy.as_dict()
+        await nodes.update_node(session, node.id, idle=kept)
+        await events.record(
+            session, actor, context.now(), "node.set_idle", ("node", node.id, node.name), idle=kept
+        )
+        changed = await nodes.get_node(session, node.id)
+    context.hints.reconcile.set()
+    return changed or node
 
 
 async def set_address(context: Context, actor: Actor, name: str, address: str) -> Node:

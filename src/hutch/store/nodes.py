@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from hutch.domain.groups import IdlePolicy
 from hutch.domain.instances import InstanceState
 from hutch.domain.nodes import Capacity, EngineKind, Node, NodeState
 from hutch.errors import NameTakenError
@@ -15,8 +16,9 @@ from hutch.store.tables import instances, nodes
 def _node(row: Any) -> Node:
     values = columns(row, engine=EngineKind(row.engine), state=NodeState(row.state))
     capacity = Capacity(values.pop("cpus"), values.pop("memory"), values.pop("disk"))
-    # The agent's secret stays here; the policy of idleness is the groups' business.
-    del values["agent_digest"], values["idle"]
+    values["idle"] = IdlePolicy.parse(values["idle"])
+    # The agent's secret stays here.
+    del values["agent_digest"]
     return Node(capacity=capacity, **values)
 
 
