@@ -16,7 +16,7 @@ from hutch.errors import (
 )
 from hutch.services.access import find_instance
 from hutch.services.context import Context
-from hutch.store import instances, leases, scheduling
+from hutch.store import instances, scheduling, users
 from hutch.store.db import Session
 
 LONGEST_MODEL = 128
@@ -96,10 +96,14 @@ async def check_quota(
     session: Session, context: Context, machine: Instance, count: int, group: Group | None
 ) -> None:
     """What waits counts too: nobody gets more later than they may have now."""
-    most = await scheduling.maximum_of(
-        session, machine.owner_id, context.settings.quota_accelerators
-    )
-    held = await leases.held(session, machine.owner_id)
+    owner = await users.get_user(session, machine.owner_id, context.settings.default_quota)
+    if owner is None or owner.disabled_at is not None:
+        raise WrongStateError(
+            f"{machine.owner_name} is shut out, and gets no accelerators.",
+            hint="An administrator can let them in again: `hutch user enable`.",
+        )
+    held = (await users.held(session, machine.owner_id)).accelerators
+    most = owner.quota.accelerators
     if held + count > most:
         raise QuotaExceededError(
             "accelerators",

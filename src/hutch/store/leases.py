@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, case, func, or_, select, update
+from sqlalchemy import Select, and_, case, func, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hutch.domain.fairness import decay, usage_of
@@ -23,7 +23,7 @@ from hutch.domain.leases import (
 )
 from hutch.errors import ConflictError
 from hutch.store.db import Session, lock
-from hutch.store.tables import decayed_usage, holdings, leases, nodes, users
+from hutch.store.tables import Instant, decayed_usage, holdings, leases, nodes, users
 
 _SEPARATOR = ","
 
@@ -161,14 +161,6 @@ async def list_leases(
     return [_lease(row) for row in await session.execute(query)]
 
 
-async def held(session: Session, owner_id: str) -> int:
-    """The accelerators of a person's live leases, waiting ones included."""
-    query = select(func.coalesce(func.sum(leases.c.count), 0)).where(
-        leases.c.owner_id == owner_id, _IS_LIVE
-    )
-    return int((await session.execute(query)).scalar_one())
-
-
 async def update_lease(session: Session, lease_id: str, **values: Any) -> None:
     """Change columns of one lease, other than its state."""
     await session.execute(update(leases).where(leases.c.id == lease_id).values(**values))
@@ -284,7 +276,7 @@ async def finish(
         update(holdings)
         .where(holdings.c.lease_id == lease_id, holdings.c.until.is_(None))
         # A clock that was set back must not make it end before it began.
-        .values(until=case((holdings.c.since > at, holdings.c.since), else_=at))
+        .values(until=case((holdings.c.since > at, holdings.c.since), else_=literal(at, Instant())))
         .returning(holdings.c.since)
     )
     used = sum(usage_of(1, row.since, at, at, half_life) for row in let_go)

@@ -154,10 +154,3 @@ async def models_of(session: Session, node_id: str) -> list[str]:
     """The model of every accelerator of a node, in service or not."""
     query = select(accelerators.c.model).where(accelerators.c.node_id == node_id)
     return list((await session.execute(query)).scalars())
-
-
-async def maximum_of(session: Session, user_id: str, quota: int) -> int:
-    """The most accelerators that a person may hold; none for who is shut out."""
-    query = select(users.c.quota_accelerators, users.c.disabled_at).where(users.c.id == user_id)
-    row = (await session.execute(query)).one()
-    return _most(row.quota_accelerators, row.disabled_at, quota)
