@@ -13,8 +13,11 @@ import structlog
 from structlog.typing import Processor
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_NOISY = ("uvicorn.access", "alembic", "httpx", "httpcore", "asyncio", "sqlalchemy")
-"""Libraries of which only warnings are wanted."""
+_NOISY = (
+    "uvicorn.access", "uvicorn.error", "alembic", "httpx", "httpcore", "asyncio", "sqlalchemy",
+    "websockets",
+)  # fmt: skip
+"""Libraries of which only warnings are wanted. uvicorn tells of every WebSocket, with its query."""
 
 
 def configure_logs(

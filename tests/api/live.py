@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from hutch.api.app import create_app, open_engine
+from hutch.api.serve import WEBSOCKETS
 from hutch.domain.nodes import EngineKind, Node
 from hutch.domain.people import Scope
 from hutch.engine.base import Engine
@@ -36,7 +37,7 @@ def serving(url: str, folder: Path, **settings: Any) -> Iterator[tuple[str, str]
     context = replace(labs.open_context(url, folder, **settings), engines=Engines(open_simulated))
     app = create_app(context, [Runner(context)])
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="on")
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", **WEBSOCKETS)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from hutch import __version__
 from hutch.api import (
     PREFIX,
+    agents,
     events,
     groups,
     health,
@@ -57,6 +58,7 @@ _NOUNS = (
     events,
     groups,
     health,
+    agents,
 )
 
 

@@ -40,7 +40,7 @@ class Allowed:
         call: Call = request.scope[SCOPE_KEY]
         actor = await tokens.authenticate(
             request.app.state.context,
-            _bearer(request.headers.get("authorization")),
+            bearer(request.headers.get("authorization")),
             address=call.address,
             request_id=call.request_id,
         )
@@ -69,7 +69,8 @@ def _check_parameters(request: Request) -> None:
             )
 
 
-def _bearer(header: str | None) -> str:
+def bearer(header: str | None) -> str:
+    """The token of an Authorization header. Raises NotAuthenticatedError when there is none."""
     kind, _, token = (header or "").partition(" ")
     if kind.lower() != "bearer" or not token.strip():
         raise NotAuthenticatedError(

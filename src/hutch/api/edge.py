@@ -32,7 +32,8 @@ _QUIET = frozenset({"/healthz", "/readyz"})
 class Edge:
     """Request ids, client addresses, security headers, the body's limit and one log line each.
 
-    Whatever the application raises ends here as an answer in the one shape of failures.
+    Whatever the application raises ends here as an answer in the one shape of failures. The line
+    of a WebSocket is written at its end; its messages have the server's limit.
     """
 
     def __init__(self, app: ASGIApp, *, largest_body: int, trusted_proxies: Iterable[str]) -> None:
@@ -46,7 +47,7 @@ class Edge:
             ) from None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         headers = _wanted_headers(scope)
@@ -67,9 +68,18 @@ class Edge:
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *own]
+            match message["type"]:
+                case "http.response.start" | "websocket.http.response.start":
+                    status = message["status"]
+                    message["headers"] = [*message.get("headers", ()), *own]
+                case "websocket.accept":
+                    status = 101
+                    message["headers"] = [*message.get("headers", ()), own[-1]]
+                case "websocket.close" if status == 0:
+                    # Before it was accepted: the other end sees this.
+                    status = 403
+                case _:
+                    pass
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=call.request_id):
@@ -80,7 +90,7 @@ class Edge:
                 else:
                     await failure(refusal, scope)(scope, receive, send_with_headers)
             except Exception:
-                log.exception("A request met an unexpected error", method=scope["method"])
+                log.exception("A request met an unexpected error", method=_method(scope))
                 if status == 0:
                     await internal_failure(scope)(scope, receive, send_with_headers)
             _log(scope, call, status, time.perf_counter() - began)
@@ -97,6 +107,10 @@ class Edge:
             # PostgreSQL cannot even be asked for it.
             return InvalidInputError("The address contains a NUL character.", hint="Leave it out.")
         return None
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["type"] == "http" else "WEBSOCKET"
 
 
 def _wanted_headers(scope: Scope) -> dict[bytes, str]:
@@ -135,7 +149,7 @@ def _log(scope: Scope, call: Call, status: int, seconds: float) -> None:
     write = log.warning if status >= 500 else log.info
     write(
         "request",
-        method=scope["method"],
+        method=_method(scope),
         # The template: it names the use, and cannot hold what somebody put into an address.
         route=getattr(route, "path", None),
         status=status,

@@ -30,6 +30,10 @@ SMALLEST_SUBNET = 28
 """Prefix length: a smaller network has no address left beside the reserved ones."""
 
 
+class AgentToken(TypedDict):
+    token: Annotated[str, Field(description="With which the node's agent signs in.")]
+
+
 class Amounts(TypedDict):
     """Memory and disk in bytes."""
 
@@ -235,6 +239,15 @@ async def uncordon(context: ContextDep, actor: Writer, node: str) -> Response:
 async def set_address(context: ContextDep, actor: Writer, node: str, body: NodeAddress) -> Response:
     """The ports of the instances that run there follow; the instances go on running."""
     return await _shown(context, actor, await nodes.set_address(context, actor, node, body.address))
+
+
+@router.post(
+    "/{node}/agent-token", response_model=AgentToken, status_code=201,
+    summary="Make a token for a node's agent",
+)  # fmt: skip
+async def new_agent_token(context: ContextDep, actor: Writer, node: str) -> Response:
+    """Shown this once. The token that the agent had is of no use any more."""
+    return reply({"token": await nodes.new_agent_token(context, actor, node)}, 201)
 
 
 async def _set_state(context: ContextDep, actor: Actor, name: str, state: NodeState) -> Response:

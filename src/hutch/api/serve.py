@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from types import FrameType
+from typing import Any
 
 import structlog
 import uvicorn
@@ -24,6 +25,16 @@ log = structlog.get_logger("hutch.server")
 STOP_SECONDS = 5
 """What requests in progress get when the server stops; those that only wait end at once."""
 _WAITING_CONNECTIONS = 2048
+WEBSOCKETS: dict[str, Any] = {
+    # Not the one that "auto" takes, which needs a part of websockets that is on its way out.
+    "ws": "websockets-sansio",
+    # Bytes of one message; a longer one ends the connection.
+    "ws_max_size": 1024**2,
+    "ws_per_message_deflate": False,
+    # How often the other end is asked whether it is there, and how long it may take, in seconds.
+    "ws_ping_interval": 10.0,
+    "ws_ping_timeout": 10.0,
+}
 
 
 class _Server(uvicorn.Server):
@@ -63,7 +74,7 @@ def serve(settings: Settings) -> None:
         app,
         loop="uvloop",
         http=PatientProtocol,
-        ws="none",
+        **WEBSOCKETS,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -4,9 +4,11 @@ An accelerator is known by its address and its UUID, never by an index: an index
 card is added, fails, or is found in another order after a boot.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 
 class Vendor(StrEnum):
@@ -56,6 +58,10 @@ class FoundAccelerator:
     health: Health = Health.OK
     reason: str = ""
     """Why it is not well."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As an agent tells it."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +118,36 @@ class Reading:
     health: Health = Health.OK
     reason: str = ""
     processes: tuple[Process, ...] = field(default=())
+
+    @classmethod
+    def parse(cls, kept: Mapping[str, Any]) -> "Reading":
+        """From what `as_dict` gave."""
+        values = dict(kept)
+        processes = tuple(Process(**each) for each in values.pop("processes"))
+        return cls(health=Health(values.pop("health")), processes=processes, **values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As an agent tells it, and as it is kept."""
+        return asdict(self)
+
+
+class Verb(StrEnum):
+    """What a node's agent is asked to do about the processes that have a device open."""
+
+    HOLDERS = "holders"
+    """Name them."""
+    ASK = "ask"
+    """Ask them to end: SIGTERM."""
+    END = "end"
+    """End them: SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedDevice:
+    """A device as the processes inside a container open it."""
+
+    major: int
+    minor: int
+    path: str
+    """Its path inside. Devices of the same number, as the simulated ones are, differ by its last
+    part."""

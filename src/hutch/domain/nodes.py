@@ -58,6 +58,9 @@ class Node:
     agent_version: str | None = None
     idle: IdlePolicy | None = None
     """When idle accelerators here are taken back, unless the group says; None: as in the lab."""
+    agent_silent_since: datetime | None = None
+    has_nvidia_driver: bool = False
+    """Whether instances made here can be given the libraries of its NVIDIA driver."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from hutch.errors import HutchError
+from hutch.reconcilers.agents import Agents
 from hutch.reconcilers.instances import Instances
 from hutch.reconcilers.keys import Keys
 from hutch.reconcilers.nodes import Nodes
@@ -52,6 +53,7 @@ class Reconcilers:
         self._watch = Watch(context)
         self._reconcilers: Sequence[Reconciler] = reconcilers or (
             Nodes(context),
+            Agents(context),
             self._watch,
             Instances(context),
             Orphans(context),

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from hutch.services.context import Context
-from hutch.store import events, operations, tokens
+from hutch.store import accelerators, events, operations, revocations, tokens
 
 log = structlog.get_logger(__name__)
 
@@ -59,5 +59,7 @@ class Retention:
             )
             expired = await tokens.delete_expired(session, now - _A_DAY)
             await tokens.delete_failures(session, now - max(window, _A_DAY))
+            await accelerators.delete_samples(session, now - timedelta(days=settings.samples_days))
+            await revocations.delete_done(session, now - _A_DAY)
         if old_events or ended or expired:
             log.info("deleted what was old", events=old_events, operations=ended, tokens=expired)

@@ -15,6 +15,7 @@ from hutch.services.access import require
 from hutch.services.context import Context
 from hutch.services.instances import target
 from hutch.services.operations import enqueue
+from hutch.services.vault import AGENT_PREFIX, digest, new_token
 from hutch.store import events, instances, nodes
 from hutch.store.db import Session
 
@@ -149,6 +150,21 @@ async def set_address(context: Context, actor: Actor, name: str, address: str) -
     context.hints.reconcile.set()
     context.hints.work.set()
     return changed or node
+
+
+async def new_agent_token(context: Context, actor: Actor, name: str) -> str:
+    """A token for a node's agent, shown this once. The one that it had is of no use any more."""
+    require(actor, Action.NODE_WRITE)
+    clear = new_token(AGENT_PREFIX)
+    async with context.db.write() as session:
+        node = await nodes.find_node(session, name)
+        if node is None:
+            raise NotFoundError("node", name)
+        await nodes.update_node(session, node.id, agent_digest=digest(clear), agent_connection=None)
+        await events.record(
+            session, actor, context.now(), "node.agent_token", ("node", node.id, node.name)
+        )
+    return clear
 
 
 async def _lead_ports(session: Session, context: Context, actor: Actor, node: Node) -> None:

@@ -62,11 +62,13 @@ def open_vault(file: Path) -> Vault:
 
 
 TOKEN_PREFIX = "hutch_"  # noqa: S105 - lets secret scanners recognise a leaked token
+AGENT_PREFIX = "hutch_node_"
+"""What the token of a node's agent begins with."""
 
 
-def new_token() -> str:
+def new_token(prefix: str = TOKEN_PREFIX) -> str:
     """A token of 256 random bits."""
-    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+    return prefix + secrets.token_urlsafe(32)
 
 
 def digest(token: str) -> bytes:

@@ -1,5 +1,6 @@
 """Nodes."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -18,7 +19,7 @@ def _node(row: Any) -> Node:
     capacity = Capacity(values.pop("cpus"), values.pop("memory"), values.pop("disk"))
     values["idle"] = IdlePolicy.parse(values["idle"])
     # The agent's secret stays here.
-    del values["agent_digest"]
+    del values["agent_digest"], values["agent_connection"]
     return Node(capacity=capacity, **values)
 
 
@@ -67,6 +68,40 @@ async def get_node(session: Session, node_id: str) -> Node | None:
 async def find_node(session: Session, name: str) -> Node | None:
     row = (await session.execute(select(nodes).where(nodes.c.name == name))).one_or_none()
     return None if row is None else _node(row)
+
+
+async def node_of_agent(session: Session, digest: bytes) -> Node | None:
+    """The node whose agent has the token with this digest."""
+    row = (await session.execute(select(nodes).where(nodes.c.agent_digest == digest))).one_or_none()
+    return None if row is None else _node(row)
+
+
+async def touch_agent(session: Session, node_id: str, connection: str, at: datetime) -> Node | None:
+    """Write down that an agent said something; None when its connection no longer counts."""
+    query = (
+        update(nodes)
+        .where(nodes.c.id == node_id, nodes.c.agent_connection == connection)
+        .values(agent_seen_at=at)
+        .returning(nodes)
+    )
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else _node(row)
+
+
+async def silence_agent(session: Session, node_id: str, seen_at: datetime | None) -> bool:
+    """Note that a node's agent is silent since `seen_at`; False when it spoke again meanwhile."""
+    query = update(nodes).where(
+        nodes.c.id == node_id,
+        nodes.c.agent_seen_at == seen_at,
+        nodes.c.agent_silent_since.is_(None),
+    )
+    return (await session.execute(query.values(agent_silent_since=seen_at))).rowcount == 1
+
+
+async def is_agent_connection(session: Session, node_id: str, connection: str) -> bool:
+    """Whether this connection of a node's agent is the one that counts."""
+    query = select(nodes.c.agent_connection).where(nodes.c.id == node_id)
+    return (await session.execute(query)).scalar_one_or_none() == connection
 
 
 async def promised(session: Session) -> dict[str, Capacity]:

@@ -169,6 +169,11 @@ nodes = Table(
     Column("agent_digest", LargeBinary(32)),
     Column("agent_seen_at", Instant),
     Column("agent_version", String(64)),
+    # The one connection of an agent that counts: the latest that has said hello.
+    Column("agent_connection", String(16)),
+    Column("agent_silent_since", Instant),
+    # Whether new instances can be given the libraries of the node's NVIDIA driver.
+    Column("has_nvidia_driver", Boolean, nullable=False, server_default=text("false")),
     # As a group's.
     Column("idle", JSON(none_as_null=True)),
     Index("uq_nodes_agent_digest", "agent_digest", unique=True),

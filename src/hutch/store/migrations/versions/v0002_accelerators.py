@@ -191,6 +191,14 @@ def upgrade() -> None:
     op.add_column("nodes", sa.Column("agent_digest", sa.LargeBinary(length=32), nullable=True))
     op.add_column("nodes", sa.Column("agent_seen_at", sa.BigInteger(), nullable=True))
     op.add_column("nodes", sa.Column("agent_version", sa.String(length=64), nullable=True))
+    op.add_column("nodes", sa.Column("agent_connection", sa.String(length=16), nullable=True))
+    op.add_column("nodes", sa.Column("agent_silent_since", sa.BigInteger(), nullable=True))
+    op.add_column(
+        "nodes",
+        sa.Column(
+            "has_nvidia_driver", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
+    )
     op.add_column("nodes", sa.Column("idle", sa.JSON(none_as_null=True), nullable=True))
     op.create_index("uq_nodes_agent_digest", "nodes", ["agent_digest"], unique=True)
     op.add_column("users", sa.Column("quota_accelerators", sa.Integer(), nullable=True))
@@ -199,7 +207,15 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_column("users", "quota_accelerators")
     op.drop_index("uq_nodes_agent_digest", table_name="nodes")
-    for column in ("idle", "agent_version", "agent_seen_at", "agent_digest"):
+    for column in (
+        "idle",
+        "has_nvidia_driver",
+        "agent_silent_since",
+        "agent_connection",
+        "agent_version",
+        "agent_seen_at",
+        "agent_digest",
+    ):
         op.drop_column("nodes", column)
     for table in (
         "busy_days",
