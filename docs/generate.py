@@ -256,6 +256,13 @@ is done at once has one, with `ok` or `refused`. What hutch does of its own acco
 | `detail` | more, depending on the action; never a secret |
 """
 _ACTIONS = {
+    "accelerator.failed": "One broke, or is no longer found: `detail` says which, and why.",
+    "accelerator.found": "A node has one that was not known.",
+    "accelerator.recovered": "A broken or missing one is well again.",
+    "accelerator.replaced": "Another card is where one was; it goes on under the same id.",
+    "accelerator.restore": "An administrator brought one back into service.",
+    "accelerator.share": "How many leases may hold one at once was set.",
+    "accelerator.withdraw": "An administrator took one out of service; `detail` has the reason.",
     "container.orphan": "A node has a container that the database does not know. It is left alone.",
     "group.add": "A group was added.",
     "group.add_member": "A person was put into a group.",
@@ -291,6 +298,9 @@ _ACTIONS = {
     "lease.warn": "The end of a lease was announced to its holder.",
     "node.active": "A node takes new instances again.",
     "node.add": "A node was added.",
+    "node.agent_returned": "A node's agent speaks again.",
+    "node.agent_silent": "A node's agent says nothing: its accelerators are not granted.",
+    "node.agent_token": "A new token for a node's agent; the old one is of no use any more.",
     "node.cordoned": "A node takes nothing new.",
     "node.restarted": "A node, or its engine, has restarted, and what should run was started.",
     "node.returned": "A node answers again.",
@@ -357,6 +367,7 @@ _COMPOSED: dict[str, list[str]] = {
         "lease.release",
     ],
     "action": ["lease.expire", "lease.preempt", "lease.reclaim", "lease.release"],
+    "f'accelerator.{verb}'": [f"accelerator.{verb}" for verb in ("withdraw", "restore", "share")],
     "instance": [],
     "f'instance.{verb}'": [
         f"instance.{verb}"

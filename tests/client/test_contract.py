@@ -75,6 +75,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "set_node_address": lambda c: c.set_node_address("n", "192.0.2.1"),
     "cordon_node": lambda c: c.cordon_node("n"),
     "uncordon_node": lambda c: c.uncordon_node("n"),
+    "new_agent_token": lambda c: c.new_agent_token("n"),
     "list_images": lambda c: c.list_images(),
     "add_image": lambda c: c.add_image("i", description="d", pool_size=1),
     "set_pool": lambda c: c.set_pool("i", 2),

@@ -11,10 +11,12 @@ from hutch.domain.people import Actor
 from hutch.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from hutch.services import accelerators as services
 from hutch.services.context import Context
+from hutch.services.telemetry import Recorder
 from hutch.store import accelerators, events, nodes
 from hutch.store.tables import holdings
-from tests.accelerators import card, hold, ids, sign_in
-from tests.lab import Lab
+from tests.accelerators import card, hold, ids, process, reading, sign_in
+from tests.lab import Clock, Lab
+from tests.reconcilers.conftest import World
 
 CARDS = (card("0000:3b:00.0", uuid="GPU-a"), card("0000:5e:00.0", uuid="GPU-b"))
 
@@ -230,3 +232,29 @@ async def test_an_address_that_two_nodes_have_needs_the_nodes_name(
     with pytest.raises(InvalidInputError, match="Several"):
         await services.restore(context, ada, "0000:3b:00.0")
     assert (await services.restore(context, ada, "node2/0000:3b:00.0")).node_name == "node2"
+
+
+async def test_everyone_sees_what_there_is_and_only_their_own_processes(
+    context: Context, lab: Lab, clock: Clock, alice: Actor, bob: Actor, ada: Actor
+):
+    world = World(context, lab, clock)
+    connection = await sign_in(context, lab, *CARDS)
+    key = (await ids(context))["0000:3b:00.0"]
+    machine = await world.machine(alice, "box")
+    lease_id, _ = await hold(context, lab, alice, key, instance_id=machine.id)
+    made = Recorder(context, lab.node, connection)
+    running = (process(await world.container(machine)), process(None, 7), process("hutch-x", 8))
+    made.add([reading("0000:3b:00.0", 0.5, processes=running)], 2)
+    await made.flush()
+    shown = {who.name: await services.list_all(context, who) for who in (alice, bob, ada)}
+    for seen in shown.values():
+        [(held, told, holders), (free, nothing, nobody)] = seen
+        assert (held.id, [each.id for each in holders]) == (key, [lease_id])
+        assert told is not None
+        assert told.utilisation == 0.5
+        assert (free.found.address, nothing, nobody) == ("0000:5e:00.0", None, [])
+    named = {
+        name: [each.container for each in (seen[0][1] or reading()).processes]
+        for name, seen in shown.items()
+    }
+    assert named == {"alice": ["box"], "bob": [], "ada": ["alice/box"]}

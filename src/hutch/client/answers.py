@@ -65,6 +65,11 @@ class NewToken(Token):
     """The secret itself, answered this once."""
 
 
+class AgentToken(TypedDict):
+    token: str
+    """The secret itself, answered this once."""
+
+
 class Ssh(TypedDict):
     host: str
     port: int

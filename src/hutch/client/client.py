@@ -320,6 +320,10 @@ class Client:
         """When idle accelerators of a node go back; None: as in the lab."""
         return self._request("PATCH", f"/nodes/{_part('node', name)}", body={"idle": idle})
 
+    def new_agent_token(self, name: str) -> answers.AgentToken:
+        """A token for a node's agent; the one that it had is of no use any more."""
+        return self._do("POST", f"/nodes/{_part('node', name)}/agent-token")
+
     def list_images(self) -> list[answers.Image]:
         return self._get("/images")
 

@@ -1,23 +1,75 @@
 """Accelerators, as nodes find them, administrators rule over them and everyone sees them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from hutch.domain.accelerators import Accelerator, FoundAccelerator, Health
+from hutch.domain.accelerators import Accelerator, FoundAccelerator, Health, Reading
 from hutch.domain.ids import new_id
 from hutch.domain.inventory import Inventory, compare, is_better, is_worse
+from hutch.domain.leases import Lease, LeaseState
 from hutch.domain.nodes import Node
 from hutch.domain.people import SYSTEM, Actor
 from hutch.domain.permissions import Action
 from hutch.errors import ConflictError, InvalidInputError, NotFoundError
 from hutch.services.access import require
 from hutch.services.context import Context
-from hutch.store import accelerators, events, nodes
-from hutch.store.db import Session, lock
+from hutch.store import accelerators, containers, events, instances, leases, nodes
+from hutch.store.db import Session
 
 MOST_SHARERS = 64
 LONGEST_REASON = 200
+
+
+async def list_all(
+    context: Context, actor: Actor
+) -> list[tuple[Accelerator, Reading | None, list[Lease]]]:
+    """Every accelerator, what it was last seen doing, and the leases that hold it.
+
+    In a reading, processes are those of instances that the actor may see, and their `container` is
+    the instance's name (`owner/name` for an administrator): what others run is nobody's business.
+    """
+    require(actor, Action.ACCELERATOR_READ)
+    async with context.db.read() as session:
+        everything = await accelerators.list_accelerators(session)
+        readings = await accelerators.list_readings(session)
+        live = await leases.list_live(session)
+        names = await _names_of_containers(session, actor)
+    holders: dict[str, list[Lease]] = {}
+    for lease in live:
+        if lease.state is not LeaseState.QUEUED:
+            for accelerator_id in lease.accelerators:
+                holders.setdefault(accelerator_id, []).append(lease)
+    return [
+        (each, _seen_by_people(readings.get(each.id), names), holders.get(each.id, []))
+        for each in everything
+    ]
+
+
+async def _names_of_containers(session: Session, actor: Actor) -> dict[str, str]:
+    """What the actor calls the instances whose processes they may see, by the engine's name."""
+    owner_id = None if actor.is_admin else actor.user_id
+    shown = {
+        each.id: f"{each.owner_name}/{each.name}" if actor.is_admin else each.name
+        for each in await instances.list_instances(session, owner_id=owner_id)
+    }
+    return {
+        each.engine_name: shown[each.instance_id]
+        for each in await containers.list_containers(session)
+        if each.instance_id in shown
+    }
+
+
+def _seen_by_people(reading: Reading | None, names: dict[str, str]) -> Reading | None:
+    if reading is None:
+        return None
+    processes = (
+        replace(each, container=names[each.container])
+        for each in reading.processes
+        if each.container in names
+    )
+    return replace(reading, processes=tuple(processes))
 
 
 async def withdraw(context: Context, actor: Actor, ref: str, reason: str) -> Accelerator:
@@ -27,13 +79,13 @@ async def withdraw(context: Context, actor: Actor, ref: str, reason: str) -> Acc
         raise InvalidInputError(
             "Say why, in one line.", hint=f"Give 1 to {LONGEST_REASON} characters.", field="reason"
         )
-    return await _change(context, actor, ref, "accelerator.withdraw", withdrawn=reason.strip())
+    return await _change(context, actor, ref, "withdraw", withdrawn=reason.strip())
 
 
 async def restore(context: Context, actor: Actor, ref: str) -> Accelerator:
     """Bring an accelerator back into service."""
     require(actor, Action.ACCELERATOR_WRITE)
-    return await _change(context, actor, ref, "accelerator.restore", withdrawn=None)
+    return await _change(context, actor, ref, "restore", withdrawn=None)
 
 
 async def share(context: Context, actor: Actor, ref: str, sharers: int) -> Accelerator:
@@ -48,14 +100,14 @@ async def share(context: Context, actor: Actor, ref: str, sharers: int) -> Accel
             hint=f"Give 1 (exclusive) to {MOST_SHARERS}.",
             field="sharers",
         )
-    return await _change(context, actor, ref, "accelerator.share", sharers=sharers)
+    return await _change(context, actor, ref, "share", sharers=sharers)
 
 
 async def _change(
-    context: Context, actor: Actor, ref: str, action: str, **values: Any
+    context: Context, actor: Actor, ref: str, verb: str, **values: Any
 ) -> Accelerator:
     async with context.db.write() as session:
-        await lock(session, "scheduling")
+        await leases.lock_leases(session)
         known = await find(session, ref)
         if all(getattr(known, name) == value for name, value in values.items()):
             return known
@@ -63,8 +115,8 @@ async def _change(
             await _refuse_while_held(session, known)
         await accelerators.update_accelerator(session, known.id, **values)
         await events.record(
-            session, actor, context.now(), action, target(known), address=known.found.address,
-            **values,
+            session, actor, context.now(), f"accelerator.{verb}", target(known),
+            node=known.node_name, **values,
         )  # fmt: skip
         changed = await accelerators.get_accelerator(session, known.id)
     context.hints.reconcile.set()
@@ -122,7 +174,7 @@ async def record_hello(
     connection = new_id()
     now = context.now()
     async with context.db.write() as session:
-        await lock(session, "scheduling")
+        await leases.lock_leases(session)
         await nodes.update_node(
             session,
             node.id,
@@ -143,7 +195,7 @@ async def record_found(
 ) -> bool:
     """What a node has now; False when the connection no longer counts, and nothing is kept."""
     async with context.db.write() as session:
-        await lock(session, "scheduling")
+        await leases.lock_leases(session)
         if await nodes.touch_agent(session, node.id, connection, context.now()) is None:
             return False
         changed = await _take_stock(session, context, node, found)
