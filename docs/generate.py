@@ -279,8 +279,12 @@ _ACTIONS = {
     "instance.exec": "A program was run inside by `hutch exec`; `detail` has its name alone.",
     "instance.rebuild": "A fresh disk.",
     "instance.restart": "Stop and start.",
+    "instance.share": "The owner lets a person log in, or look; `detail` says who and how.",
+    "instance.shared": "The same, as an event of that person's.",
     "instance.start": "Start. `detail` tells when it was because the node has restarted.",
     "instance.stop": "Stop.",
+    "instance.unshare": "A person may no longer log in, or look; `hutch` ends what was due.",
+    "instance.unshared": "The same, as an event of that person's.",
     "key.add": "An SSH key was registered.",
     "key.remove": "An SSH key was removed.",
     "keys.push": "A person's keys were brought into a running instance.",
@@ -371,8 +375,18 @@ _COMPOSED: dict[str, list[str]] = {
     "instance": [],
     "f'instance.{verb}'": [
         f"instance.{verb}"
-        for verb in ("start", "stop", "restart", "rebuild", "configure", "delete")
+        for verb in (
+            "start",
+            "stop",
+            "restart",
+            "rebuild",
+            "configure",
+            "delete",
+            "share",
+            "unshare",
+        )
     ],
+    "f'instance.{verb}d'": ["instance.shared", "instance.unshared"],
     "f'node.{state.value}'": ["node.active", "node.cordoned"],
     "kind.value.replace('_', '.')": ["snapshot.create", "snapshot.restore", "snapshot.delete"],
     "operation.kind.replace('_', '.', 1)": [],

@@ -30,6 +30,7 @@ _BODIES: dict[str, Any] = {
     "instance_configure": {"cpus": 1},
     "instance_execute": {"argv": ["true"]},
     "snapshot_create": {"name": "now"},
+    "share_put": {},
     "profile_change_password": {"old": "x", "new": "x"},
     "key_create": {"public": "x"},
     "token_create": {"title": "x"},

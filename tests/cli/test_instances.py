@@ -7,7 +7,7 @@ from tests.cli.server import Person, Server
 
 SHAPE = {
     "id", "name", "owner", "state", "desired", "node", "image", "cpus", "memory", "disk",
-    "processes", "ssh", "drift", "error", "created_at",
+    "processes", "ssh", "drift", "error", "share", "created_at",
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_json_is_the_answer_of_the_api_and_nothing_else(alice: Person) -> None:
     assert listed == made["instance"]
     assert listed["ssh"].keys() == {"host", "port", "user", "host_key"}
     shown = alice.json("show", "box")
-    assert shown.keys() - {"usage"} == SHAPE
+    assert shown.keys() - {"usage", "shares"} == SHAPE
     assert shown["usage"]["memory"].keys() == {"used", "allowed"}
 
 

@@ -1,11 +1,13 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hutch.domain.durations import LONGEST, format_duration, parse_duration
+from hutch.domain.durations import LONGEST, format_duration, parse_duration, parse_moment
 from hutch.errors import InvalidDurationError
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 longest_minutes = LONGEST // MINUTE
@@ -102,3 +104,39 @@ def test_the_parts_add_up(days: int, hours: int, minutes: int):
 )
 def test_spans_are_printed_to_the_minute(span: timedelta, text: str):
     assert format_duration(span) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-05-01", datetime(2026, 5, 1, tzinfo=UTC)),
+        ("2026-05-01T18:00", datetime(2026, 5, 1, 18, tzinfo=UTC)),
+        ("2026-05-01T18:00:00+02:00", datetime(2026, 5, 1, 16, tzinfo=UTC)),
+        ("2026-05-01T18:00:00Z", datetime(2026, 5, 1, 18, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_without_a_zone_is_in_utc(text: str, moment: datetime):
+    assert parse_moment(text, NOW) == moment
+
+
+@pytest.mark.parametrize("text", ["8h", "1d12h"])
+def test_a_span_is_counted_from_now(text: str):
+    assert parse_moment(text, NOW) == NOW + parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tomorrow", "", "2026-03-01T12:00", "2020-01-01", "9999-12-31", "0001-01-01T00:00+23:59"],
+)
+def test_a_moment_that_has_passed_or_is_too_far_away_is_refused(text: str):
+    with pytest.raises(InvalidDurationError):
+        parse_moment(text, NOW)
+
+
+@given(st.text())
+def test_whatever_is_typed_is_a_moment_to_come_or_refused(text: str):
+    try:
+        moment = parse_moment(text, NOW)
+    except InvalidDurationError:
+        return
+    assert NOW < moment <= NOW + LONGEST

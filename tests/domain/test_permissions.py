@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from hutch.domain.people import SYSTEM, Actor, Role, Scope
 from hutch.domain.permissions import Action, can
+from hutch.domain.shares import Share
 
 ADMINS_ALONE = {
     Action.USER_READ,
@@ -53,6 +55,42 @@ def test_a_member_may_not_do_what_is_for_admins(action: Action):
 def test_a_member_may_do_nothing_with_what_is_someone_elses(action: Action):
     assert not can(actor(), action, "eve")
     assert not can(actor(), action, "")
+
+
+def share(user_id: str, *, read_only_view: bool = False) -> Share:
+    return Share("s", "i", user_id, "x", read_only_view, None, datetime(2026, 3, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_guest_may_log_in_start_and_stop_but_not_change_or_pass_it_on(action: Action):
+    allowed = {
+        Action.INSTANCE_READ,
+        Action.INSTANCE_EXEC,
+        Action.INSTANCE_CONTROL,
+        Action.SHARE_READ,
+        Action.SNAPSHOT_READ,
+    }
+    of_the_lab = can(actor(), action, "eve")
+    assert can(actor(), action, "eve", share("ada")) == (action in allowed or of_the_lab)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_who_may_only_look_reads_and_nothing_else(action: Action):
+    if can(actor(), action, "eve", share("ada", read_only_view=True)):
+        assert action.value.endswith(":read")
+
+
+@given(actors, actions, owners)
+def test_what_is_shared_with_another_gives_nobody_anything(
+    who: Actor, action: Action, owner: str | None
+):
+    assert can(who, action, owner, share("eve")) == can(who, action, owner)
+
+
+@given(actors, actions, owners)
+def test_a_share_never_takes_anything_away(who: Actor, action: Action, owner: str | None):
+    if can(who, action, owner):
+        assert can(who, action, owner, share("ada", read_only_view=True))
 
 
 @pytest.mark.parametrize("action", Action)

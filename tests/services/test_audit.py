@@ -18,6 +18,7 @@ from hutch.services import (
     keys,
     nodes,
     operations,
+    shares,
     snapshots,
     tokens,
     users,
@@ -30,17 +31,21 @@ from hutch.store import instances as stored_instances
 from tests.keys import new_key
 from tests.lab import Lab
 
-SERVICES = (events, images, instances, keys, nodes, operations, snapshots, tokens, users)
+SERVICES = (
+    events, images, instances, keys, nodes, operations, shares, snapshots, tokens, users,
+)  # fmt: skip
 
 READ_ONLY = {
     "events.list_all", "images.list_all", "instances.current", "instances.list_all",
     "instances.show", "instances.usage", "keys.list_all", "nodes.list_all", "operations.list_all",
-    "operations.show", "operations.wait", "snapshots.list_all", "tokens.list_all", "users.list_all",
-    "users.me", "users.show",
+    "operations.show", "operations.wait", "shares.list_all", "snapshots.list_all",
+    "tokens.list_all", "users.list_all", "users.me", "users.show",
 }  # fmt: skip
 INNER = {
     # Parts of a change, which records it.
     "operations.enqueue", "keys.push_keys", "tokens.check_password", "tokens.hash_password",
+    # What hutch does when a share's time is over; it is recorded as if somebody had ended it.
+    "shares.end_due",
     # Who asks is found out here; only when a token was last used is written.
     "tokens.authenticate",
 }  # fmt: skip
@@ -133,6 +138,15 @@ async def _delete_snapshot(world: World) -> None:
     await snapshots.delete(world.context, world.alice, "first", "monday")
 
 
+async def _share(world: World) -> None:
+    await shares.add(world.context, world.alice, "first", "bob")
+
+
+async def _unshare(world: World) -> None:
+    await _share(world)
+    await shares.remove(world.context, world.alice, "first", "bob")
+
+
 async def _start(world: World) -> None:
     await world.settle("stopped")
     await instances.start(world.context, world.alice, "first")
@@ -196,6 +210,8 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
         "node.set_address", "ada", "node", "node1",
     ),
     "operations.retry": (_retry, "operation.retry", "ada", "operation", "instance_stop"),
+    "shares.add": (_share, "instance.share", "alice", "instance", "first"),
+    "shares.remove": (_unshare, "instance.unshare", "alice", "instance", "first"),
     "snapshots.create": (_snapshot, "snapshot.create", "alice", "instance", "first"),
     "snapshots.restore": (_restore, "snapshot.restore", "alice", "instance", "first"),
     "snapshots.delete": (_delete_snapshot, "snapshot.delete", "alice", "instance", "first"),
@@ -285,7 +301,7 @@ async def test_a_change_is_recorded_with_who_what_and_from_where(world: World, c
 # Their preparation is a change of its own.
 _PREPARED = {
     "keys.remove", "tokens.revoke", "operations.retry", "snapshots.restore", "snapshots.delete",
-    "instances.start",
+    "instances.start", "shares.remove",
 }  # fmt: skip
 
 
@@ -307,7 +323,7 @@ async def test_a_change_that_fails_is_not_recorded_as_done(
 
 _TABLES = (
     "users", "tokens", "ssh_keys", "images", "nodes", "instances", "containers", "ports",
-    "snapshots", "operations", "events",
+    "shares", "snapshots", "operations", "events",
 )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ _EXAMPLE: JsonDict = {
     },
     "drift": None,
     "error": None,
+    "share": None,
     "created_at": "2026-03-01T12:00:00Z",
 }
 
@@ -65,6 +66,13 @@ class Drift(TypedDict):
     code: str
     message: str
     since: datetime
+
+
+class Received(TypedDict):
+    """How somebody else's instance is shared with you."""
+
+    read_only_view: bool
+    until: datetime | None
 
 
 class Instance(TypedDict):
@@ -87,6 +95,7 @@ class Instance(TypedDict):
     ssh: Ssh
     drift: Drift | None
     error: str | None
+    share: Annotated[Received | None, Field(description="None for your own.")]
     created_at: datetime
 
 
@@ -163,7 +172,7 @@ class Usage(TypedDict):
 
 
 def as_json(instance: Entity) -> Instance:
-    limits, drift = instance.limits, instance.drift
+    limits, drift, share = instance.limits, instance.drift, instance.share
     return {
         "id": instance.id,
         "name": instance.name,
@@ -184,6 +193,7 @@ def as_json(instance: Entity) -> Instance:
         },
         "drift": drift and {"code": drift.code, "message": drift.message, "since": drift.since},
         "error": instance.error,
+        "share": share and {"read_only_view": share.read_only_view, "until": share.until},
         "created_at": instance.created_at,
     }
 
@@ -196,7 +206,8 @@ async def list_all(
         bool, Query(alias="all", description="Everyone's; for administrators.")
     ] = False,
     owner: Annotated[
-        str | None, Query(max_length=256, description="One person's; for administrators.")
+        str | None,
+        Query(max_length=256, description="One person's: what they share, to who is no admin."),
     ] = None,
     limit: Annotated[
         int | None, Query(ge=1, le=1000, description="At most so many, in order of their ids.")
@@ -205,7 +216,7 @@ async def list_all(
         str | None, Query(max_length=64, description="With `limit`: the last id that you have.")
     ] = None,
 ) -> Response:
-    """Your own by name, unless told otherwise."""
+    """Your own by name, and what others share with you, unless told otherwise."""
     found = await instances.list_all(
         context, actor, everyone=everyone, owner=owner, limit=limit, after=after
     )
@@ -230,7 +241,10 @@ async def create(
 
 @router.get("/{instance}", response_model=Instance, summary="Show an instance")
 async def show(context: ContextDep, actor: Reader, instance: str) -> Response:
-    """`instance` is its id, or the name of one of your own, here and everywhere below."""
+    """`instance` is its id, or its name, here and everywhere below.
+
+    A name means your own, or else the one that somebody shares with you.
+    """
     return reply(as_json(await instances.show(context, actor, instance)))
 
 
@@ -297,7 +311,10 @@ async def restart(context: ContextDep, actor: Controller, instance: str) -> Resp
     "/{instance}/rebuild", response_model=Begun, status_code=202, summary="Rebuild an instance"
 )
 async def rebuild(
-    context: ContextDep, actor: Controller, instance: str, body: Rebuild | None = None
+    context: ContextDep,
+    actor: Annotated[Actor, allowed(Action.INSTANCE_REBUILD)],
+    instance: str,
+    body: Rebuild | None = None,
 ) -> Response:
     """A fresh disk of the image; name, port and keys stay, everything on the disk goes."""
     image = None if body is None else body.image

@@ -18,6 +18,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "create", "list", "show", "start", "stop", "restart", "rebuild", "set", "delete",
     ),
     "logins": ("ssh", "exec"),
+    "shares": ("share", "unshare"),
     "snapshots": ("snapshot",),
     "operations": ("operation",),
     "account": ("login", "logout", "whoami", "password"),

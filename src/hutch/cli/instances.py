@@ -10,7 +10,7 @@ from hutch.cli.connection import connect, resolve
 from hutch.cli.options import Cpus, Disk, InstanceName, Json, Memory, NoWait, Yes
 from hutch.cli.terminal import Cell, Styled, Terminal, state
 from hutch.cli.waiting import finish
-from hutch.client.answers import Begun, Instance, InstanceBegun, Operation, Usage
+from hutch.client.answers import Begun, Instance, InstanceBegun, Operation, Share, Usage
 from hutch.client.client import Client
 from hutch.errors import EngineError, UnavailableError, WrongStateError
 
@@ -111,7 +111,8 @@ def _none_yet(everyone: bool, owner: str | None) -> str:
 
 def _ref(instance: Instance, with_owner: bool) -> str:
     """What the reader of the list can give to the other commands."""
-    return f"{instance['owner']}/{instance['name']}" if with_owner else instance["name"]
+    shown = with_owner or instance["share"] is not None
+    return f"{instance['owner']}/{instance['name']}" if shown else instance["name"]
 
 
 def _row(instance: Instance, with_owner: bool) -> list[Cell]:
@@ -151,10 +152,11 @@ def show(name: InstanceName, as_json: Json = False) -> None:
     with connect() as client:
         instance = client.show_instance(resolve(client, name))
         usage = _usage(client, instance)
+        shares = client.list_shares(instance["id"])
     if as_json:
-        terminal.answer({**instance, "usage": usage})
+        terminal.answer({**instance, "usage": usage, "shares": shares})
         return
-    terminal.fields(_fields(instance, usage))
+    terminal.fields([*_fields(instance, usage), *_sharing(instance, shares)])
     _tell_troubles(terminal, instance, name)
 
 
@@ -192,6 +194,22 @@ def _fields(instance: Instance, usage: Usage | None) -> list[tuple[str, Cell]]:
         ("created", wording.moment_utc(instance["created_at"])),
         ("ssh", _ssh_command(instance)),
     ]
+
+
+def _sharing(instance: Instance, shares: list[Share]) -> list[tuple[str, Cell]]:
+    received = instance["share"]
+    if received is not None:
+        look = received["read_only_view"]
+        text = messages.SHARED_BY_TO_LOOK if look else messages.SHARED_BY
+        until = wording.until(received["until"])
+        return [("shared", text.format(owner=instance["owner"], until=until))]
+    people = [
+        (messages.SHARED_WITH_TO_LOOK if each["read_only_view"] else messages.SHARED_WITH).format(
+            person=each["person"], until=wording.until(each["until"])
+        )
+        for each in shares
+    ]
+    return [("shared with", "; ".join(people))] if people else []
 
 
 def start(name: InstanceName, no_wait: NoWait = False, as_json: Json = False) -> None:

@@ -22,6 +22,7 @@ from hutch.client.config import config_folder, write_private
 from hutch.domain.sshkeys import parse_public_key
 from hutch.errors import (
     ConfigurationError,
+    ForbiddenError,
     HutchError,
     InternalError,
     UnavailableError,
@@ -42,6 +43,12 @@ def add_to(app: typer.Typer) -> None:
 def ssh(name: InstanceName, command: Command = None) -> None:
     with connect() as client:
         instance = client.show_instance(resolve(client, name))
+    share = instance["share"]
+    if share is not None and share["read_only_view"]:
+        raise ForbiddenError(
+            messages.SHOWN_ONLY.format(name=name),
+            hint=messages.ASK_OWNER.format(owner=instance["owner"]),
+        )
     if instance["state"] != "running":
         raise WrongStateError(
             messages.NOT_RUNNING.format(name=name, state=instance["state"]),

@@ -95,6 +95,19 @@ OTHER_FOLDER = "Set XDG_CONFIG_HOME to another folder."
 NO_COMMAND = "Give a command to run: hutch exec NAME -- COMMAND."
 TRUNCATED = "The output was longer than hutch passes on; the rest is missing. Use hutch ssh."
 
+# Sharing
+
+SHARED = "{person} can log in to {name}{until}. Their SSH keys are going in."
+SHARED_TO_LOOK = "{person} can look at {name}{until}, and not log in."
+UNSHARED = "{name} is shared with {person} no longer. Their SSH keys are leaving."
+SHOWN_ONLY = "{name} is shared with you to look at, not to log in."
+ASK_OWNER = "Ask {owner}: hutch share NAME PERSON lets you in."
+UNTIL = " until {at}"
+SHARED_BY = "by {owner}{until}"
+SHARED_BY_TO_LOOK = "by {owner}, to look{until}"
+SHARED_WITH = "{person}{until}"
+SHARED_WITH_TO_LOOK = "{person}, to look{until}"
+
 # Operations
 
 FOLLOW = "{title}: operation {id}. Watch it: hutch operation wait {id}"
@@ -209,7 +222,7 @@ PANEL_SERVER = "hutch itself"
 
 HELP = {
     "create": "Make an instance: a machine of your own.",
-    "list": "List your instances.",
+    "list": "List your instances, and as owner/name those that others share with you.",
     "show": "Show an instance: its state, what it uses, and how to log in.",
     "start": "Start an instance.",
     "stop": "Stop an instance. Its disk stays.",
@@ -217,6 +230,14 @@ HELP = {
     "rebuild": "Replace an instance's disk by a fresh one; name, port and keys stay.",
     "set": "Change an instance's limits, while it runs where the engine can.",
     "delete": "Delete an instance and everything on it.",
+    "share": (
+        "Let a person log in to an instance with their own SSH keys, start and stop it. They cannot"
+        " delete, rebuild, restore or change it, nor share it."
+    ),
+    "unshare": (
+        "Share an instance with a person no longer: their SSH keys leave at once. A person may"
+        " also give up what is shared with them."
+    ),
     "ssh": (
         "Log in to an instance with ssh, or run a command there. One argument after `--` is a"
         " command line for the shell inside; several arrive inside exactly as they are typed."
@@ -287,7 +308,10 @@ FROM_IMAGE = "What it is made from; `hutch image list` shows what there is. base
 OTHER_IMAGE = "Another image than the present one."
 ON_NODE = "The node it is to be on. The one with most room, if left out."
 EVERYONES = "Everyone's, for administrators."
-ONE_PERSONS = "This person's, for administrators."
+ONE_PERSONS = "This person's: what they share with you; all of them for administrators."
+WITH_WHOM = "The person's name."
+ONLY_LOOK = "They may look at it, and not log in."
+SHARED_UNTIL = "It ends by itself: after a span such as 8h or 2d, or at a time such as 2026-05-01."
 SNAPSHOT_NAME = "The snapshot's name: a-z, 0-9 and '-', beginning with a letter."
 OPERATION_ID = "The operation's id."
 ONLY_LIVE = "Only those that have not ended."

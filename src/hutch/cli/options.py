@@ -18,7 +18,7 @@ InstanceName = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="The instance: its name or id; an administrator names others' as owner/name.",
+        help="The instance: its name or id. Another person's is owner/name.",
         show_default=False,
     ),
 ]

@@ -24,6 +24,11 @@ def moment_utc(at: str) -> str:
     return f"{moment(at)} UTC"
 
 
+def until(at: str | None) -> str:
+    """Up to when something holds, to follow a sentence; nothing where there is no end."""
+    return "" if at is None else messages.UNTIL.format(at=moment_utc(at))
+
+
 def used_of(used: int, allowed: int, *, is_size: bool) -> str:
     show = size if is_size else str
     return messages.USED_OF.format(used=show(used), allowed=show(allowed))

@@ -83,6 +83,13 @@ class Drift(TypedDict):
     since: str
 
 
+class Received(TypedDict):
+    """How somebody else's instance is shared with oneself."""
+
+    read_only_view: bool
+    until: str | None
+
+
 class Instance(TypedDict):
     id: str
     name: str
@@ -98,6 +105,15 @@ class Instance(TypedDict):
     ssh: Ssh
     drift: Drift | None
     error: str | None
+    share: Received | None
+    """None for one's own."""
+    created_at: str
+
+
+class Share(TypedDict):
+    person: str
+    read_only_view: bool
+    until: str | None
     created_at: str
 
 

@@ -101,7 +101,8 @@ class Client:
     def list_instances(
         self, *, everyone: bool = False, owner: str | None = None
     ) -> list[answers.Instance]:
-        """One's own instances; an administrator may ask for everyone's, or one person's."""
+        """One's own instances and those that others share; with `owner` that person's, as far as
+        one may see them. `everyone` is for administrators."""
         return self._get("/instances", all="true" if everyone else None, owner=owner)
 
     def create_instance(
@@ -185,6 +186,20 @@ class Client:
 
     def restore_snapshot(self, ref: str, name: str) -> answers.Begun:
         return self._do("POST", f"{_instance(ref)}/snapshots/{_part('snapshot', name)}/restore")
+
+    def list_shares(self, ref: str) -> list[answers.Share]:
+        return self._get(f"{_instance(ref)}/shares")
+
+    def share_instance(
+        self, ref: str, person: str, *, read_only_view: bool = False, until: str | None = None
+    ) -> answers.Share:
+        """`until` is a span such as `2d`, or a time as in RFC 3339."""
+        return self._do(
+            "PUT", _share(ref, person), {"read_only_view": read_only_view, "until": until}
+        )
+
+    def unshare_instance(self, ref: str, person: str) -> None:
+        self._do("DELETE", _share(ref, person))
 
     # Operations
 
@@ -384,6 +399,10 @@ class Client:
 
 def _instance(ref: str) -> str:
     return f"/instances/{_part('instance', ref)}"
+
+
+def _share(ref: str, person: str) -> str:
+    return f"{_instance(ref)}/shares/{_part('share', person)}"
 
 
 def _user(name: str) -> str:

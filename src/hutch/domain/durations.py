@@ -1,7 +1,7 @@
 """Spans of time: timedelta inside, `4h` outside."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from hutch.errors import InvalidDurationError
 
@@ -47,3 +47,19 @@ def format_duration(span: timedelta) -> str:
         return "-" + format_duration(-span)
     parts = [(minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "m")]
     return "".join(f"{number}{unit}" for number, unit in parts if number) or "0m"
+
+
+def parse_moment(text: str, now: datetime) -> datetime:
+    """The moment that a text names: a span from now on, or a date and time as in RFC 3339.
+
+    A time without a zone is in UTC. Raises InvalidDurationError for anything else, for what has
+    passed, and for what is further away than LONGEST.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return now + parse_duration(text)
+    if not now < moment <= now + LONGEST:
+        raise InvalidDurationError(text, f"a moment to come, at most {LONGEST.days} days away")
+    return moment

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from hutch.domain.limits import Limits
+from hutch.domain.shares import Share
 
 
 class InstanceState(StrEnum):
@@ -87,7 +88,12 @@ class Instance:
     ssh_host_key: str
     """The public host key as `ssh-ed25519 AAAA…`; a person's known_hosts can pin it."""
     keys_version: int
-    """The version of the owner's SSH keys that is inside."""
+    """The version of the SSH keys that is inside."""
+    guests_version: int
+    """Grows with every change of the keys of those whom the owner lets log in. It and the version
+    of the owner's own keys together are the version that should be inside."""
     drift: Drift | None
     error: str | None
     created_at: datetime
+    share: Share | None = None
+    """By which someone else than its owner sees it."""

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from hutch.domain.people import Actor, Role, Scope
+from hutch.domain.shares import Share
 
 
 class Action(StrEnum):
@@ -13,7 +14,10 @@ class Action(StrEnum):
     INSTANCE_CONTROL = "instance:control"
     INSTANCE_CONFIGURE = "instance:configure"
     INSTANCE_EXEC = "instance:exec"
+    INSTANCE_REBUILD = "instance:rebuild"
     INSTANCE_DELETE = "instance:delete"
+    SHARE_READ = "share:read"
+    SHARE_WRITE = "share:write"
     SNAPSHOT_READ = "snapshot:read"
     SNAPSHOT_WRITE = "snapshot:write"
     OPERATION_READ = "operation:read"
@@ -46,6 +50,7 @@ class Action(StrEnum):
 _READING = frozenset(
     {
         Action.INSTANCE_READ,
+        Action.SHARE_READ,
         Action.SNAPSHOT_READ,
         Action.OPERATION_READ,
         Action.KEY_READ,
@@ -75,13 +80,20 @@ _ADMINS_ONLY = frozenset(
     }
 )
 _OF_THE_LAB = frozenset({Action.IMAGE_READ, Action.NODE_READ, Action.ACCELERATOR_READ})
+_SHARED_VIEW = frozenset({Action.INSTANCE_READ, Action.SHARE_READ, Action.SNAPSHOT_READ})
+# Whoever logs in is root inside, and could stop the machine or read its disk from there anyway.
+_SHARED_LOGIN = _SHARED_VIEW | {Action.INSTANCE_EXEC, Action.INSTANCE_CONTROL}
 
 
-def can(actor: Actor, action: Action, owner_id: str | None = None) -> bool:
+def can(
+    actor: Actor, action: Action, owner_id: str | None = None, share: Share | None = None
+) -> bool:
     """Whether `actor` may do `action` on something that belongs to `owner_id`.
 
     `owner_id` is None for what belongs to the lab (nodes, images) and for making something of
-    one's own. A read-only token reads and nothing else, whoever holds it.
+    one's own. `share` is what the owner lets them do: to look, or to log in and to start and stop;
+    never to delete, rebuild, restore or configure, nor to pass it on. A read-only token reads and
+    nothing else, whoever holds it.
     """
     if actor.scope is Scope.READ and action not in _READING:
         return False
@@ -94,4 +106,8 @@ def can(actor: Actor, action: Action, owner_id: str | None = None) -> bool:
         return actor.manages is not None and owner_id in {None, actor.manages}
     if action in _OF_THE_LAB or owner_id is None:
         return True
-    return owner_id == actor.user_id
+    if owner_id == actor.user_id:
+        return True
+    if share is None or share.user_id != actor.user_id:
+        return False
+    return action in (_SHARED_VIEW if share.read_only_view else _SHARED_LOGIN)

@@ -32,6 +32,7 @@ class Machine:
     engine: Engine
     forward: Forward
     keys: list[SshKey]
+    """Those that open it: the owner's, and those of whom they share it with."""
     keys_version: int
 
     @property
@@ -56,10 +57,7 @@ async def load(work: Work, role: ContainerRole = ContainerRole.CURRENT) -> Machi
         node = await nodes.get_node(session, instance.node_id)
         owner = await users.get_user(session, instance.owner_id, context.settings.default_quota)
         forwarded = await ports.list_ports(session, instance_id)
-        owned = await keys.list_keys(session, instance.owner_id)
-        if owner is not None and owner.disabled_at is not None:
-            # Shut out: none of their keys opens anything.
-            owned = []
+        opening = await keys.keys_into(session, instance_id, context.now())
     if node is None or owner is None:
         raise LookupError(f"instance {instance_id} lost its node or owner")
     ssh = next(port for port in forwarded if port.name == instances.SSH)
@@ -68,8 +66,8 @@ async def load(work: Work, role: ContainerRole = ContainerRole.CURRENT) -> Machi
         container=container,
         engine=context.engines.of(node),
         forward=Forward(SSH_FORWARD, node.address, ssh.host_port, ssh.target_port),
-        keys=owned,
-        keys_version=owner.keys_version,
+        keys=opening,
+        keys_version=owner.keys_version + instance.guests_version,
     )
 
 

@@ -22,6 +22,7 @@ from hutch.reconcilers.keys import Keys
 from hutch.reconcilers.nodes import Nodes
 from hutch.reconcilers.orphans import Orphans
 from hutch.reconcilers.retention import Retention
+from hutch.reconcilers.shares import Shares
 from hutch.reconcilers.warm_pool import WarmPool
 from hutch.reconcilers.watch import Watch
 from hutch.services.context import Context
@@ -58,6 +59,7 @@ class Reconcilers:
             Instances(context),
             Orphans(context),
             Keys(context),
+            Shares(context),
             WarmPool(context),
             Retention(context),
         )

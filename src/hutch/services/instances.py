@@ -20,7 +20,7 @@ from hutch.errors import (
     WrongStateError,
 )
 from hutch.services import scheduling
-from hutch.services.access import find_instance, require
+from hutch.services.access import find_instance, require, visible_instances
 from hutch.services.context import Context
 from hutch.services.hostkeys import new_host_key
 from hutch.services.listening import listening_ports
@@ -161,20 +161,15 @@ async def list_all(
     limit: int | None = None,
     after: str | None = None,
 ) -> list[Instance]:
-    """One's own instances; for an administrator everyone's, or one person's by name."""
-    require(actor, Action.INSTANCE_READ)
-    owner_id: str | None = actor.user_id
+    """One's own instances and those that others share; for an administrator everyone's.
+
+    With `owner` those of one person by name: all for an administrator, for everyone else what
+    that person shares with them.
+    """
     async with context.db.read() as session:
-        if owner is not None and owner != actor.name:
-            require(actor, Action.USER_READ)
-            user = await users.find_user(session, owner, context.settings.default_quota)
-            if user is None:
-                raise NotFoundError("user", owner)
-            owner_id = user.id
-        elif everyone:
-            require(actor, Action.USER_READ)
-            owner_id = None
-        return await instances.list_instances(session, owner_id=owner_id, limit=limit, after=after)
+        return await visible_instances(
+            session, actor, everyone=everyone, owner=owner, limit=limit, after=after
+        )
 
 
 async def current(
@@ -269,7 +264,7 @@ _MAY: dict[Kind, tuple[Action, frozenset[InstanceState], InstanceState]] = {
         InstanceState.RESTARTING,
     ),
     Kind.INSTANCE_REBUILD: (
-        Action.INSTANCE_CONTROL,
+        Action.INSTANCE_REBUILD,
         frozenset({InstanceState.RUNNING, InstanceState.STOPPED}),
         InstanceState.REBUILDING,
     ),
@@ -314,7 +309,7 @@ async def rebuild(context: Context, actor: Actor, ref: str, image: str | None = 
     The old disk is removed only after the new one has answered over SSH; its snapshots go with it.
     """
     async with context.db.write() as session:
-        instance = await find_instance(session, actor, Action.INSTANCE_CONTROL, ref)
+        instance = await find_instance(session, actor, Action.INSTANCE_REBUILD, ref)
         wanted = await images.find_image(session, image or instance.image_name)
         if wanted is None:
             raise NotFoundError("image", image or instance.image_name)

@@ -93,27 +93,33 @@ async def _owner(
 
 
 async def push_keys(
-    session: Session, context: Context, actor: Actor, owner_id: str | None = None
+    session: Session,
+    context: Context,
+    actor: Actor,
+    user_id: str | None = None,
+    instance_id: str | None = None,
 ) -> int:
-    """Start bringing running instances, one person's or everyone's, up to their owner's keys.
+    """Start bringing running instances up to the keys that open them.
 
-    Returns how many were started.
+    One instance, those that a person's keys open (their own and what is shared with them), or
+    all. Returns how many were started.
 
     An instance that is already being brought up to date, and may have read the keys before this
     change, is found again by the reconciler.
     """
     begun = 0
-    for instance_id, owner, name in await instances.behind_on_keys(session, owner_id):
+    behind = await instances.behind_on_keys(session, user_id, instance_id)
+    for found_id, owner, name in behind:
         try:
             await enqueue(
                 session,
                 context,
                 actor,
                 Kind.KEYS_PUSH,
-                f"keys:{instance_id}",
+                f"keys:{found_id}",
                 owner_id=owner,
                 label=name,
-                params={"instance": instance_id},
+                params={"instance": found_id},
             )
             begun += 1
         except BusyError:

@@ -66,10 +66,16 @@ async def enqueue(
 async def show(context: Context, actor: Actor, operation_id: str) -> Operation:
     async with context.db.read() as session:
         operation = await operations.get_operation(session, operation_id)
-    # What belongs to nobody (the pool, a node) is the administrators'.
-    if operation is None or not can(actor, Action.OPERATION_READ, operation.owner_id or "lab"):
+    if operation is None or not _may_watch(actor, operation):
         raise NotFoundError("operation", operation_id)
     return operation
+
+
+def _may_watch(actor: Actor, operation: Operation) -> bool:
+    """Whose it is, and who began it on what another shares with them."""
+    # What belongs to nobody (the pool, a node) is the administrators'.
+    mine = can(actor, Action.OPERATION_READ, operation.owner_id or "lab")
+    return mine or (operation.created_by == actor.name and can(actor, Action.OPERATION_READ))
 
 
 async def wait(

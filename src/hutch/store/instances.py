@@ -1,5 +1,6 @@
 """Instances, with the names that people know their owner, node and image by."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from hutch.domain.instances import Desired, Drift, Instance, InstanceState
 from hutch.domain.limits import Limits
 from hutch.errors import NameTakenError
 from hutch.store.db import Session
-from hutch.store.tables import images, instances, nodes, ports, users
+from hutch.store.tables import images, instances, nodes, ports, shares, users
 
 SSH = "ssh"
 """The name of the forward that every instance has."""
@@ -50,6 +51,7 @@ def _instance(row: Any) -> Instance:
         ssh_port=row.ssh_port,
         ssh_host_key=row.ssh_host_key,
         keys_version=row.keys_version,
+        guests_version=row.guests_version,
         drift=None if row.drift is None else _drift(row.drift),
         error=row.error,
         created_at=row.created_at,
@@ -101,14 +103,29 @@ async def list_instances(
     session: Session,
     *,
     owner_id: str | None = None,
+    also: Collection[str] = (),
+    ids: Collection[str] | None = None,
+    name: str | None = None,
+    owner_name: str | None = None,
     node_id: str | None = None,
     limit: int | None = None,
     after: str | None = None,
 ) -> list[Instance]:
-    """Instances by owner and name; `after` is an instance's id, to page on in order of ids."""
+    """Instances by owner and name; `after` is an instance's id, to page on in order of ids.
+
+    `also` are the ids of others to add to an owner's.
+    """
     query = _SELECT
-    if owner_id is not None:
+    if owner_id is not None and also:
+        query = query.where((instances.c.owner_id == owner_id) | instances.c.id.in_(also))
+    elif owner_id is not None:
         query = query.where(instances.c.owner_id == owner_id)
+    if ids is not None:
+        query = query.where(instances.c.id.in_(ids))
+    if name is not None:
+        query = query.where(instances.c.name == name)
+    if owner_name is not None:
+        query = query.where(users.c.name == owner_name)
     if node_id is not None:
         query = query.where(instances.c.node_id == node_id)
     if limit is not None:
@@ -127,6 +144,13 @@ async def get_instance(session: Session, instance_id: str) -> Instance | None:
 
 async def find_instance(session: Session, owner_id: str, name: str) -> Instance | None:
     query = _SELECT.where(instances.c.owner_id == owner_id, instances.c.name == name)
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else _instance(row)
+
+
+async def find_owned(session: Session, owner_name: str, name: str) -> Instance | None:
+    """The instance that is called `owner/name`."""
+    query = _SELECT.where(users.c.name == owner_name, instances.c.name == name)
     row = (await session.execute(query)).one_or_none()
     return None if row is None else _instance(row)
 
@@ -172,19 +196,25 @@ async def delete_instance(session: Session, instance_id: str) -> None:
 
 
 async def behind_on_keys(
-    session: Session, owner_id: str | None = None
+    session: Session, opened_by: str | None = None, instance_id: str | None = None
 ) -> list[tuple[str, str, str]]:
-    """Running instances (id, owner's id, name) that lack their owner's latest SSH keys."""
+    """Running instances (id, owner's id, name) that lack the latest SSH keys that open them.
+
+    `opened_by` leaves only those that a person owns or may log in to.
+    """
     query = (
         select(instances.c.id, instances.c.owner_id, instances.c.name)
         .join(users, users.c.id == instances.c.owner_id)
         .where(
             instances.c.state == InstanceState.RUNNING.value,
-            instances.c.keys_version < users.c.keys_version,
+            instances.c.keys_version < users.c.keys_version + instances.c.guests_version,
         )
     )
-    if owner_id is not None:
-        query = query.where(instances.c.owner_id == owner_id)
+    if opened_by is not None:
+        shared = select(shares.c.instance_id).where(shares.c.user_id == opened_by)
+        query = query.where((instances.c.owner_id == opened_by) | instances.c.id.in_(shared))
+    if instance_id is not None:
+        query = query.where(instances.c.id == instance_id)
     return [(row.id, row.owner_id, row.name) for row in await session.execute(query)]
 
 

@@ -1,14 +1,17 @@
 """SSH keys of people."""
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hutch.domain.people import SshKey
 from hutch.errors import KeyTakenError
 from hutch.store.db import Session, columns
-from hutch.store.tables import ssh_keys, users
+from hutch.store.shares import lasting
+from hutch.store.tables import instances, shares, ssh_keys, users
 
 
 def _key(row: Any) -> SshKey:
@@ -44,10 +47,62 @@ async def delete_key(session: Session, key: SshKey) -> None:
 
 
 async def bump(session: Session, user_id: str) -> None:
-    """Let the person's instances know that their keys are other ones now."""
+    """Let every instance that the person's keys open know that they are other ones now."""
     await session.execute(
         update(users).where(users.c.id == user_id).values(keys_version=users.c.keys_version + 1)
     )
+    # Those of others are counted apart: two people who share with each other, and change their
+    # keys at once, would each wait for the other's row.
+    shared = select(shares.c.instance_id).where(shares.c.user_id == user_id)
+    await _bump_guests(session, instances.c.id.in_(shared))
+
+
+async def bump_guests(session: Session, instance_id: str) -> None:
+    """Let an instance know that the keys of its owner's guests are other ones now."""
+    await _bump_guests(session, instances.c.id == instance_id)
+
+
+async def _bump_guests(session: Session, which: ColumnElement[bool]) -> None:
+    await session.execute(
+        update(instances).where(which).values(guests_version=instances.c.guests_version + 1)
+    )
+
+
+async def keys_into(session: Session, instance_id: str, now: datetime) -> list[SshKey]:
+    """The keys that open an instance: its owner's and those of whom they let log in.
+
+    Whoever is shut out has none.
+    """
+    allowed = (
+        select(users.c.id, users.c.name, literal(1).label("is_guest"))
+        .join(shares, shares.c.user_id == users.c.id)
+        .where(
+            shares.c.instance_id == instance_id,
+            shares.c.read_only_view.is_(False),
+            lasting(now),
+            users.c.disabled_at.is_(None),
+        )
+        .union_all(
+            select(users.c.id, users.c.name, literal(0))
+            .join(instances, instances.c.owner_id == users.c.id)
+            .where(instances.c.id == instance_id, users.c.disabled_at.is_(None))
+        )
+        .subquery()
+    )
+    query = (
+        select(ssh_keys, allowed.c.name.label("person"), allowed.c.is_guest)
+        .join(allowed, allowed.c.id == ssh_keys.c.user_id)
+        .order_by(allowed.c.is_guest, allowed.c.name, ssh_keys.c.created_at, ssh_keys.c.id)
+    )
+    return [_known_by(row) for row in await session.execute(query)]
+
+
+def _known_by(row: Any) -> SshKey:
+    """A key, under its person's name too where that is not the owner's."""
+    values = columns(row)
+    person, is_guest = values.pop("person"), values.pop("is_guest")
+    key = SshKey(**values)
+    return replace(key, title=f"{person}: {key.title}") if is_guest else key
 
 
 async def list_keys(session: Session, user_id: str) -> list[SshKey]:

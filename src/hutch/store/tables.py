@@ -207,11 +207,27 @@ instances = Table(
     # Sealed with the server's secret key, so that a copy of the database alone is of no use.
     Column("ssh_host_secret", LargeBinary, nullable=False),
     Column("keys_version", Integer, nullable=False, server_default=text("-1")),
+    Column("guests_version", Integer, nullable=False, server_default=text("0")),
     Column("drift", JSON(none_as_null=True)),
     Column("error", Text),
     Column("created_at", Instant, nullable=False),
     UniqueConstraint("owner_id", "name"),
     Index("ix_instances_node_id", "node_id"),
+)
+
+# What the owner of an instance lets another person do with it.
+shares = Table(
+    "shares",
+    metadata,
+    _id(),
+    _ref("instance_id", "instances.id", ondelete="CASCADE"),
+    _ref("user_id", "users.id", ondelete="CASCADE"),
+    Column("read_only_view", Boolean, nullable=False),
+    Column("until", Instant),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("instance_id", "user_id"),
+    Index("ix_shares_user_id", "user_id"),
+    Index("ix_shares_until", "until"),
 )
 
 ports = Table(

@@ -76,6 +76,11 @@ async def find_user(session: Session, name: str, default: Holding) -> User | Non
     return None if row is None else _user(row, default)
 
 
+async def exists(session: Session, name: str) -> bool:
+    query = select(users.c.id).where(users.c.name == name)
+    return (await session.execute(query)).one_or_none() is not None
+
+
 async def list_users(session: Session, default: Holding) -> list[User]:
     rows = await session.execute(_select().order_by(users.c.name))
     return [_user(row, default) for row in rows]
