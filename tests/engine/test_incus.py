@@ -23,7 +23,7 @@ from hutch.engine.incus import IncusEngine
 from hutch.errors import EngineConflictError, EngineError, EngineUnavailableError
 from hutch.operations.provision import put_notice, put_person
 from hutch.setup.private import PrivateIncus
-from tests.engine.contract import Site, seen, soon
+from tests.engine.contract import Site, opens, seen, soon
 
 pytestmark = pytest.mark.incus
 
@@ -265,6 +265,90 @@ async def _works(engine: IncusEngine, spec: ContainerSpec) -> bool:
     return (found.power, found.limits, ran.code) == (Power.RUNNING, spec.limits, 0)
 
 
+class TestDevices:
+    async def test_are_one_request_to_attach_and_three_to_detach(
+        self, engine: IncusEngine, site: Site, forwarded: tuple[str, Forward], requests: list[str]
+    ):
+        name, _ = forwarded
+        devices = [site.device(), site.device()]
+        await engine.attach(name, devices)
+        assert requests == ["PATCH"]
+        requests.clear()
+        await engine.detach(name, [device.name for device in devices])
+        assert requests == ["GET", "PUT", "GET"], "the last waits until it is done"
+
+    async def test_go_although_another_changes_the_container_meanwhile(
+        self,
+        engine: IncusEngine,
+        site: Site,
+        forwarded: tuple[str, Forward],
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        name, _ = forwarded
+        device, read = site.device(), engine._client.get_with_etag
+        numbers = iter(range(3))
+
+        async def read_before_another_writes(path: str) -> tuple[dict[str, Any], str]:
+            answer = await read(path)
+            for number in numbers:
+                await engine.set_labels(name, {"another": str(number)})
+                break
+            return answer
+
+        await engine.attach(name, [device])
+        monkeypatch.setattr(engine._client, "get_with_etag", read_before_another_writes)
+        await engine.detach(name, [device.name])
+        found = await seen(engine, name)
+        assert (found.devices, found.labels["another"]) == ((), "2")
+
+    async def test_that_somebody_put_in_by_hand_are_left_alone(
+        self, engine: IncusEngine, site: Site, forwarded: tuple[str, Forward], incus: PrivateIncus
+    ):
+        name, _ = forwarded
+        theirs, ours = site.device("theirs"), site.device("ours")
+        environment = {**os.environ, **incus.environment()}
+        add = ["incus", "config", "device", "add", name]
+        for called in ("theirs", "hutch-theirs", "theirs_"):
+            argv = [*add, called, "unix-char", f"source={theirs.source}", f"path=/dev/{called}"]
+            await asyncio.to_thread(subprocess.run, argv, env=environment, check=True)
+        await engine.attach(name, [ours])
+        assert (await seen(engine, name)).devices == (ours,)
+        await engine.detach(name, ["theirs", "hutch-theirs", "ours"])
+        for called in ("theirs", "hutch-theirs", "theirs_"):
+            assert (await engine.exec(name, ["test", "-c", f"/dev/{called}"])).code == 0
+
+    async def test_stay_over_a_restart_and_a_reboot_of_the_node(
+        self, engine: IncusEngine, site: Site, forwarded: tuple[str, Forward], incus: PrivateIncus
+    ):
+        name, _ = forwarded
+        device = site.device()
+        await engine.attach(name, [device])
+        await incus.restart()
+        await until_answers(engine)
+        assert (await seen(engine, name)).devices == (device,)
+        assert await opens(engine, name, device)
+        await incus.reboot()
+        await until_answers(engine)
+        assert await soon(lambda: _runs(engine, name), within=30)
+        assert await opens(engine, name, device)
+        await engine.detach(name, [device.name])
+        assert not await opens(engine, name, device)
+
+
+@pytest.fixture
+def requests(engine: IncusEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The methods of the requests that the engine sends."""
+    sent: list[str] = []
+    request = engine._client._request
+
+    async def noted(method: str, path: str, **options: Any) -> Any:
+        sent.append(method)
+        return await request(method, path, **options)
+
+    monkeypatch.setattr(engine._client, "_request", noted)
+    return sent
+
+
 class TestBanner:
     async def test_is_noticed_soon_after_it_is_there(self, engine: IncusEngine):
         with socket.socket() as taken:
@@ -318,7 +402,7 @@ class TestSecrets:
 async def test_a_file_that_never_ends_is_given_up(
     engine: IncusEngine, forwarded: tuple[str, Forward], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("hutch.engine.incus.driver._READ_WITHIN", 1.0)
+    monkeypatch.setattr("hutch.engine.incus.files._WITHIN", 1.0)
     name, _ = forwarded
     await engine.exec(name, ["mkfifo", "/root/pipe"])
     with pytest.raises(EngineError):

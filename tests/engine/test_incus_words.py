@@ -9,10 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hutch.domain.accelerators import DeviceNode, FoundAccelerator, Vendor
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import GiB, MiB
-from hutch.engine.base import Change, ContainerSpec, Forward, Observed, Power
-from hutch.engine.incus import IncusEngine, card, disks, spec
+from hutch.engine.base import (
+    Change,
+    ContainerSpec,
+    Device,
+    DeviceKind,
+    Forward,
+    Observed,
+    Power,
+)
+from hutch.engine.incus import IncusEngine, card, devices, disks, spec
+from hutch.engine.incus.accelerators import found_accelerators
 from hutch.engine.incus.client import Client, part, refusal
 from hutch.engine.incus.watch import MISSED, Listing, change_of
 from hutch.errors import (
@@ -149,6 +159,127 @@ class TestSettings:
         assert int(device["hwaddr"][:2], 16) & 0b11 == 0b10
         same = {"hwaddr": device["hwaddr"]}
         assert card.hook_of(same) == settings["raw.lxc"]
+
+
+CARD = Device("gpu-a", DeviceKind.GPU, pci="0000:3b:00.0")
+NODE = Device("gpu-b", DeviceKind.CHAR, source="/dev/hutch-gpu/0", path="/dev/hutch-gpu0")
+SAME = Device("shared-kfd", DeviceKind.CHAR, source="/dev/kfd")
+
+
+class TestDevices:
+    def test_are_read_back_as_they_were_asked_for(self):
+        found = instance()
+        found["devices"] |= devices.devices_config((NODE, SAME, CARD))
+        assert spec.observed(found).devices == (CARD, NODE, SAME)
+        assert spec.observed(instance()).devices == ()
+
+    def test_are_for_every_account_inside(self):
+        for config in devices.devices_config((NODE, SAME, CARD)).values():
+            assert config["mode"] == "0666"
+
+    @pytest.mark.parametrize("name", ["root", "eth0", "forward-ssh", "gpu-a", "hutch-a", "a_"])
+    def test_of_other_names_are_nobodys_loan(self, name: str):
+        found = instance()
+        found["devices"][name] = {"type": "unix-char", "source": "/dev/kfd"}
+        assert spec.observed(found).devices == ()
+
+    def test_rewritten_by_hand_are_shown_as_what_they_are(self):
+        found = instance()
+        found["devices"] |= {
+            devices.device_name("gpu-a"): {"type": "gpu", "id": "0"},
+            devices.device_name("gpu-b"): {"type": "disk", "source": "/", "path": "/mnt"},
+        }
+        assert spec.observed(found).devices == (Device("gpu-a", DeviceKind.GPU),)
+
+    @given(st.lists(st.from_regex(r"[a-z0-9][a-z0-9-]{0,31}", fullmatch=True), unique=True))
+    def test_have_names_of_which_none_is_the_beginning_of_another(self, names: list[str]):
+        inside = [devices.device_name(name) for name in names]
+        assert not any(a != b and b.startswith(a) for a in inside for b in inside)
+        assert all(len(each) <= 64 for each in inside)
+
+    def test_that_are_lost_are_told_from_other_reasons_not_to_start(self):
+        says = 'The engine refused: Failed to start device "{}": Invalid PCI address.'
+        assert devices.lost(says.format("hutch-gpu-a_")) == "hutch-gpu-a_"
+        for message in (says.format("eth0"), says.format("forward-ssh"), "Disk on fire"):
+            assert devices.lost(message) is None
+
+
+class TestNvidiaDriver:
+    def test_is_asked_for_when_a_container_is_made(self):
+        asked = ContainerSpec("hutch-1", "base", LIMITS, "10.0.0.9", has_nvidia_driver=True)
+        body = spec.instance_body(
+            asked, pool="p", network="br0", guest_api="security.guestapi", start=False
+        )
+        assert body["config"]["nvidia.runtime"] == "true"
+        assert body["config"]["nvidia.driver.capabilities"] == "compute,utility"
+        found = {**body, "status": "Stopped", "expanded_devices": body["devices"]}
+        assert spec.observed(found).has_nvidia_driver
+
+    def test_is_asked_of_no_other(self):
+        assert not [key for key in instance()["config"] if key.startswith("nvidia")]
+
+    def test_can_be_asked_for_later_and_be_given_up(self):
+        found = instance()
+        found["config"] |= devices.driver_config(True)
+        assert spec.observed(found).has_nvidia_driver
+        # Set to nothing is how a setting is taken away.
+        found["config"] |= devices.driver_config(False)
+        assert not spec.observed(found).has_nvidia_driver
+        assert devices.driver_config(False) == {
+            "nvidia.runtime": "",
+            "nvidia.driver.capabilities": "",
+        }
+
+
+class TestAccelerators:
+    RESOURCES = json.loads((Path(__file__).parent / "resources.json").read_text())
+
+    def test_are_the_cards_that_compute(self):
+        assert found_accelerators(self.RESOURCES) == [
+            FoundAccelerator(
+                "0000:03:00.0",
+                Vendor.INTEL,
+                "DG2 [Arc A770]",
+                nodes=(
+                    DeviceNode("/dev/dri/card1", 226, 1),
+                    DeviceNode("/dev/dri/renderD129", 226, 129),
+                ),
+            ),
+            FoundAccelerator("0000:05:00.0", Vendor.CORAL, "Coral Edge TPU"),
+            FoundAccelerator(
+                "0000:3b:00.0",
+                Vendor.NVIDIA,
+                "NVIDIA A100-PCIE-40GB",
+                uuid="GPU-6ddadebd-dafe-2db9-f10f-125719770fd3",
+                nodes=(
+                    DeviceNode("/dev/nvidia0", 195, 0),
+                    DeviceNode("/dev/dri/card2", 226, 2),
+                    DeviceNode("/dev/dri/renderD130", 226, 130),
+                ),
+            ),
+            FoundAccelerator(
+                "0000:c3:00.0",
+                Vendor.AMD,
+                "Aldebaran/MI200 [Instinct MI210]",
+                nodes=(
+                    DeviceNode("/dev/dri/card3", 226, 3),
+                    DeviceNode("/dev/dri/renderD131", 226, 131),
+                ),
+            ),
+        ]
+
+    @pytest.mark.parametrize(
+        "resources",
+        [
+            {},
+            {"gpu": None, "pci": None},
+            {"gpu": {"cards": None}, "pci": {"devices": None}},
+            {"gpu": {"cards": [{"vendor_id": "10de"}]}},
+            {"gpu": {"cards": [{"usb_address": "2:7", "driver": "udl"}]}},
+        ],
+    )
+    def test_are_none_where_nothing_is_told(self, resources: dict[str, Any]):
+        assert found_accelerators(resources) == []
 
 
 class TestBeingWhole:

@@ -5,6 +5,8 @@ beside it, so that a test does not pass because nothing works at all.
 """
 
 import asyncio
+import contextlib
+import os
 import shlex
 import socket
 import subprocess
@@ -17,8 +19,10 @@ import pytest_asyncio
 
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import GiB, MiB
-from hutch.engine.base import ExecResult, Power
+from hutch.engine.base import Device, ExecResult, Power
 from hutch.engine.incus import IncusEngine
+from hutch.engine.incus.disks import MOST_SLACK, SLACK
+from hutch.errors import EngineError
 from hutch.setup.private import PrivateIncus
 from hutch.setup.subnets import gateway
 from tests.engine.contract import Site, soon
@@ -281,6 +285,76 @@ class TestRoot:
             assert not tried.stdout
         assert (await mallory.sh("echo b > /proc/sysrq-trigger")).code != 0
         assert (await mallory.sh("echo x > /proc/sys/kernel/core_pattern")).code != 0
+
+
+KEEP = """
+touch /root/kept && mount --bind {path} /root/kept
+touch /root/there
+there="mount --bind {path} /root/there && touch /root/kept-there && sleep 600"
+setsid unshare --mount --propagation private sh -c "$there" > /dev/null 2>&1 &
+until test -e /root/kept-there; do sleep 0.05; done
+"""
+OPEN = "exec 7< /root/kept"
+OPEN_ELSEWHERE = "nsenter -t $(pgrep -nx sleep) -m sh -c 'exec 7< /root/there'"
+
+
+@pytest.fixture
+def device(incus_site: Site) -> Device:
+    return incus_site.device()
+
+
+class TestDevices:
+    @pytest.mark.parametrize("is_shut", [False, True], ids=["as Incus leaves it", "shut"])
+    async def test_of_the_node_are_gone_only_once_their_node_is_shut(
+        self, mallory: Machine, device: Device, incus: PrivateIncus, is_shut: bool
+    ):
+        # What root inside can do against it: lay the device's node in a second place, also where
+        # nobody else sees it. No process has it open meanwhile.
+        await mallory.engine.attach(mallory.name, [device])
+        keep = await mallory.sh(KEEP.format(path=device.path))
+        assert keep.code == 0, keep.stderr
+        if is_shut:
+            shut(incus, mallory.name)
+        await mallory.engine.detach(mallory.name, [device.name])
+
+        assert (await mallory.sh(f"test -e {device.path}")).code != 0
+        for change in ("true", "chmod 666 /root/kept", "chown root /root/kept"):
+            await mallory.sh(change)
+            for way in (OPEN, OPEN_ELSEWHERE):
+                opened = await mallory.sh(way)
+                assert (opened.code == 0) is not is_shut, (change, way, opened.stderr)
+                assert is_shut is (b"Permission denied" in opened.stderr)
+        await mallory.sh("umount /root/kept; pkill -x sleep; rm /root/kept-there")
+
+    async def test_cannot_be_kept_by_filling_the_disk(self, mallory: Machine, device: Device):
+        engine, name = mallory.engine, mallory.name
+        await engine.attach(name, [device])
+        for number in range(MOST_SLACK // SLACK + 2):
+            await mallory.sh(f"cat /dev/zero > /root/zeros-{number}; sync", timeout=120)
+            with contextlib.suppress(EngineError):
+                await engine.set_labels(name, {"number": str(number)})
+        with pytest.raises(EngineError, match=r"full|quota exceeded"):
+            await engine.set_labels(name, {"number": "last"})
+
+        await engine.detach(name, [device.name])
+        assert (await mallory.sh(f"test -e {device.path}")).code != 0
+        # Nor must a lease fail because of it.
+        await engine.attach(name, [device])
+        assert (await mallory.sh(f"test -e {device.path}")).code == 0
+        await engine.detach(name, [device.name])
+        found = await engine.get(name)
+        assert found
+        assert found.devices == ()
+        assert (await mallory.sh("rm /root/zeros-*")).code == 0
+        await engine.set_limits(name, LIMITS)
+
+
+def shut(incus: PrivateIncus, name: str) -> None:
+    """Do what the node's agent does before a device is taken away: nobody inside owns the device
+    node any more, and nobody may open it, by whatever way they reach it."""
+    for node in (incus.folder / "devices" / f"{incus.project}_{name}").iterdir():
+        os.chown(node, 0, 0, follow_symlinks=False)
+        node.chmod(0)
 
 
 class TestLimits:

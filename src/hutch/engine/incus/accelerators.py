@@ -59,6 +59,7 @@ def _node(folder: str, described: Json, kind: str) -> DeviceNode | None:
 
 
 def _coral(device: Json) -> FoundAccelerator | None:
-    if (device.get("vendor_id"), device.get("product_id")) not in _CORAL_PCI:
+    is_coral = (device.get("vendor_id"), device.get("product_id")) in _CORAL_PCI
+    if not is_coral or not device.get("driver"):
         return None
     return FoundAccelerator(str(device["pci_address"]).lower(), Vendor.CORAL, "Coral Edge TPU")
