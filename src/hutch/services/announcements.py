@@ -17,20 +17,22 @@ from hutch.store.db import Session
 
 _WARNINGS = {
     EndReason.EXPIRED: "The lease of {what} ends at {due}. `hutch gpu extend` asks for more time.",
-    EndReason.IDLE: "Nothing computes on {what}: they go back at {due}. Computing keeps them, "
-    "and so does `hutch gpu extend`.",
-    EndReason.PREEMPTED: "{what} are borrowed, and a group that is guaranteed them waits: they go "
-    "back at {due}. Save your work by then.",
+    EndReason.IDLE: "Nothing computes on {what}: {they} {go} back at {due}. Computing keeps "
+    "{them}, and so does `hutch gpu extend`.",
+    EndReason.PREEMPTED: "{what} {are} borrowed, and a group that is guaranteed {them} waits: "
+    "{they} {go} back at {due}. Save your work by then.",
 }
 _ENDINGS = {
-    EndReason.EXPIRED: "The time of {what} is up: they go back now.",
-    EndReason.IDLE: "Nothing computed on {what}: they go back now.",
-    EndReason.PREEMPTED: "{what} were borrowed: they go back to a group that is guaranteed them.",
-    EndReason.NODE_LOST: "{what} are lost with their node.",
+    EndReason.EXPIRED: "The time of {what} is up: {they} {go} back now.",
+    EndReason.IDLE: "Nothing computed on {what}: {they} {go} back now.",
+    EndReason.PREEMPTED: "{what} {go} back now to a group that is guaranteed {them}.",
+    EndReason.NODE_LOST: "{what} {are} lost with the node.",
     EndReason.FAILED: "{what} could not be brought into the machine: {error}",
 }
-_GRANTED = "{what} are in the machine now, until {due}."
+_GRANTED = "{what} {are} there now, until {due}."
 _KEPT = "{what} may stay after all."
+_ONE = {"they": "it", "them": "it", "go": "goes", "are": "is"}
+_MANY = {"they": "they", "them": "them", "go": "go", "are": "are"}
 
 
 async def tell(
@@ -81,11 +83,13 @@ async def warn(
 async def withdraw(
     session: Session, context: Context, actor: Actor, lease: Lease, why: str
 ) -> None:
-    """Take back what was announced: the lease goes on."""
-    if lease.announcement is None:
+    """Take back what was announced: the lease goes on. Who has seen it is told that too."""
+    told = lease.announcement
+    if told is None:
         return
     await leases.set_announcement(session, lease.id, None)
-    if lease.announcement.reason is not EndReason.EXPIRED:
+    unseen = await notices.take_back(session, told.notice_id)
+    if not unseen and told.reason is not EndReason.EXPIRED:
         await tell(session, context, lease, "lease.kept", _say(_KEPT, lease))
     await events.record(
         session,
@@ -94,7 +98,7 @@ async def withdraw(
         "lease.pardon",
         ("lease", lease.id, lease.instance_name),
         owner_id=lease.owner_id,
-        reason=lease.announcement.reason.value,
+        reason=told.reason.value,
         why=why,
     )
 
@@ -119,6 +123,7 @@ def _say(text: str, lease: Lease, due: datetime | None = None, error: str = "") 
         what=f"your {lease.count} {noun} in {lease.instance_name}",
         due="" if due is None else f"{_to_minute(due):%Y-%m-%d %H:%M} UTC",
         error=error,
+        **(_ONE if lease.count == 1 else _MANY),
     )
     return said[:1].upper() + said[1:]
 

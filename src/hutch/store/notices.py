@@ -82,5 +82,13 @@ async def set_read(
     return (await session.execute(query.values(read_at=at))).rowcount
 
 
+async def take_back(session: Session, notice_id: str) -> bool:
+    """Remove a notice that nobody has seen yet; False when it was delivered or read."""
+    query = delete(notices).where(
+        notices.c.id == notice_id, notices.c.delivered_at.is_(None), notices.c.read_at.is_(None)
+    )
+    return (await session.execute(query)).rowcount == 1
+
+
 async def delete_before(session: Session, moment: datetime) -> int:
     return (await session.execute(delete(notices).where(notices.c.created_at < moment))).rowcount
