@@ -627,6 +627,19 @@ def test_an_instance_never_gets_the_same_accelerator_twice() -> None:
     assert set(lab.granted()) == {"bob"}
 
 
+def test_a_lease_does_not_keep_its_own_instance_from_what_an_earlier_one_of_it_waits_for() -> None:
+    lab = Lab(1, sharers=2)
+    lab.add_devices(1)
+    lab.holds("zoe", "alpha-1", until=3)
+    lab.wants("ada-1", 2, instance_id="box")
+    lab.wants("ada-2", 1, hours=4, instance_id="box")
+    plan = lab.plan()
+    assert granted(plan) == {}
+    assert plan.explanations["ada-2"].waiting is Waiting.TURN
+    lab.wants("bob", hours=4)
+    assert set(lab.granted()) == {"bob"}
+
+
 def test_several_at_once_are_several_devices_and_not_shares_of_one() -> None:
     lab = Lab(2, sharers=4)
     lab.wants("ada", 2)

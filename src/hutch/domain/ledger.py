@@ -1,7 +1,7 @@
 """Who holds how many accelerators, how many more they may hold, and what of it is borrowed."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from hutch.domain.situation import GroupShare, Request, Waiting
@@ -23,8 +23,10 @@ class Ledger:
         held: Iterable[Request],
         groups: Mapping[str, GroupShare],
         maximum: Mapping[str, int],
+        is_leaving: Callable[[Request], bool],
     ) -> None:
         self._groups = groups
+        self._is_leaving = is_leaving
         self._maximum = maximum
         self._persons: dict[str, int] = defaultdict(int)
         self._held: dict[str, int] = defaultdict(int)
@@ -100,7 +102,9 @@ class Ledger:
         """Whether a lease that holds accelerators has them beyond its group's guarantee.
 
         In the order in which they were granted, a group's leases are guaranteed for as long as
-        they come to no more than its guarantee together; those after that are borrowed.
+        they come to no more than its guarantee together; those after that are borrowed. What is on
+        its way out is left out of that: those after it are not to be told that they have to leave
+        when in a moment they are guaranteed.
         """
         group = request.group_id
         if group is None:
@@ -112,7 +116,7 @@ class Ledger:
     def _first_within(self, guarantee: int, group: str) -> set[str]:
         held, guaranteed = 0, set[str]()
         for each in sorted(self._of_groups[group], key=_by_grant):
-            held += each.count
+            held += 0 if self._is_leaving(each) else each.count
             if held > guarantee:
                 break
             guaranteed.add(each.id)

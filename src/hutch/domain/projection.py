@@ -37,6 +37,8 @@ class Bay:
     """The instances that have it, and until when: none is given the same device twice."""
     load: int
     """How many hold it."""
+    kept: dict[str, int] = field(default_factory=dict[str, int])
+    """The instances for which a slot is kept, and from when on."""
 
     def is_free_for(self, instance_id: str) -> bool:
         return self.load < self.device.sharers and instance_id not in self.instances
@@ -94,7 +96,8 @@ class Room:
         """
         found: list[tuple[int, int, str, Bay, Slot]] = []
         for bay in self.match(request.model).bays:
-            if not bay.is_free_for(request.instance_id):
+            instance = request.instance_id
+            if not bay.is_free_for(instance) or bay.kept.get(instance, NEVER) < duration:
                 continue
             usable = [slot for slot in bay.slots if slot.is_free and slot.kept_from >= duration]
             if usable:
@@ -121,23 +124,22 @@ class Room:
         it nobody makes room. The devices are taken out of what those behind it count on, and with
         `keep` also kept from whoever would go first and stay for longer than until then.
         """
-        bays = self.match(request.model).bays
-        ends = [_ends(bay, request.instance_id, None) for bay in bays]
-        early = ends if leave is None else [_ends(bay, request.instance_id, leave) for bay in bays]
-        start = sorted(early)[request.count - 1]
-        # The last to come free, so that those behind it find the others free for longer.
-        by_end = sorted(zip(ends, range(len(bays)), strict=True))
-        chosen = [bays[place] for end, place in by_end if end <= start][-request.count :]
-        missing = request.count - len(chosen)
+        instance, bays = request.instance_id, self.match(request.model).bays
+        start = sorted(_ends(bay, instance, leave) for bay in bays)[request.count - 1]
+        late = [bay for bay in bays if leave and _ends(bay, instance, None) > start]
+        missing = request.count - (len(bays) - len(late))
         leaving: list[Offer] = []
-        if missing and leave is not None:
-            others = [bay for bay, end in zip(bays, ends, strict=True) if end > start]
-            leaving = choose(missing, _offers(others, request.instance_id, leave, start))
+        if leave is not None and missing > 0:
+            leaving = choose(missing, _offers(late, instance, leave, start))
             self._vacate({offer.request.id for offer in leaving}, start)
-            came_free = frozenset[str]().union(*(offer.devices for offer in leaving))
-            chosen += [bay for bay in others if bay.device.id in came_free][:missing]
-        for bay in chosen:
-            _keep(bay, start, duration, keep=keep)
+        # The last to come free, so that those behind it find the others free for longer.
+        by_end = sorted(
+            (ends, not bay.is_free_for(instance), place)
+            for place, bay in enumerate(bays)
+            if (ends := _ends(bay, instance, None)) <= start
+        )
+        for *_, place in by_end[-request.count :]:
+            _line_up(bays[place], start, duration, instance if keep else None)
         if keep:
             self.kept_models |= self.match(request.model).models
         return Opening(start, tuple(leaving))
@@ -178,12 +180,14 @@ def _offers(bays: Iterable[Bay], instance_id: str, leave: Leave, by: int) -> lis
     ]
 
 
-def _keep(bay: Bay, start: int, duration: int, *, keep: bool) -> None:
-    """Take the slot of a device that comes free last before a moment out of the account."""
+def _line_up(bay: Bay, start: int, duration: int, kept_for: str | None) -> None:
+    """Take the slot of a device that comes free last before a moment out of the account, and keep
+    it for an instance from then on."""
     slot = max((each for each in bay.slots if each.ends <= start), key=lambda each: each.ends)
     slot.ends, slot.holder = start + duration, None
-    if keep:
+    if kept_for is not None:
         slot.kept_from = min(slot.kept_from, start)
+        bay.kept[kept_for] = min(bay.kept.get(kept_for, NEVER), start)
 
 
 def build(

@@ -1,5 +1,6 @@
 """Borrowed leases that must make room: when each can at the earliest, and which of them do."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from enum import IntEnum
 from hutch.domain.leases import LeaseState
 from hutch.domain.situation import Policy, Request
 
+PATIENCE = timedelta(minutes=1)
+"""So long after its end was due a warning may still arrive. Then somebody else is looked for."""
 BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 
@@ -51,10 +54,12 @@ def exit_of(request: Request, now: datetime, policy: Policy) -> Exit:
         granted_at = request.granted_at or BEFORE_ALL
         protected = max(0, micros(granted_at - now) + micros(policy.protection))
         return Exit(protected + warning, Standing.UNTOLD)
-    due = micros(request.reclaim_due - now)
+    due = max(0, micros(request.reclaim_due - now))
     if request.reclaim_delivered:
-        return Exit(max(0, due), Standing.TOLD)
-    return Exit(due, Standing.BEING_TOLD) if due > 0 else Exit(warning, Standing.UNREACHED)
+        return Exit(due, Standing.TOLD)
+    if now < request.reclaim_due + PATIENCE:
+        return Exit(due, Standing.BEING_TOLD)
+    return Exit(warning, Standing.UNREACHED)
 
 
 def is_due(request: Request, now: datetime) -> bool:
@@ -85,19 +90,27 @@ class Offer:
 def choose(need: int, offers: Sequence[Offer]) -> list[Offer]:
     """The borrowed leases that leave, so that `need` devices come free of those that they offer.
 
-    Those that were told already stay chosen. Beyond them as few as possible, and of those that
-    would do, the one that was granted last.
+    Those that were told already come first. Beyond them as few as possible, and of those that
+    would do, the one that was granted last. None is superfluous.
     """
     chosen: list[Offer] = []
-    covered: set[str] = set()
+    covered: Counter[str] = Counter()
     for standing in Standing:
         pool = [offer for offer in offers if offer.standing is standing]
         while pool and len(covered) < need:
             missing = need - len(covered)
-            pool.sort(key=lambda offer: offer.rank(missing, covered))
-            best = pool.pop()
-            if best.devices <= covered:
+            best = max(pool, key=lambda offer: offer.rank(missing, covered.keys()))
+            if best.devices <= covered.keys():
                 break
+            pool.remove(best)
             chosen.append(best)
-            covered |= best.devices
+            covered.update(best.devices)
+    # What a large one brings may make a small one that came before it superfluous.
+    spare = len(covered) - need
+    for offer in reversed(chosen):
+        alone = [device for device in offer.devices if covered[device] == 1]
+        if len(alone) <= spare:
+            spare -= len(alone)
+            covered.subtract(offer.devices)
+            chosen.remove(offer)
     return chosen

@@ -21,7 +21,7 @@ from hutch.domain.fairness import share_of
 from hutch.domain.leases import LeaseState
 from hutch.domain.ledger import Ledger
 from hutch.domain.projection import NEVER, Opening, Room, build
-from hutch.domain.reclaim import Exit, Offer, Standing, exit_of, is_due, micros
+from hutch.domain.reclaim import PATIENCE, Exit, Offer, Standing, exit_of, is_due, micros
 from hutch.domain.situation import (
     OWN_LIMITS,
     Device,
@@ -102,7 +102,7 @@ class _Lab:
         self.held = [each for each in live if each.state is not LeaseState.QUEUED]
         self.waiting = [each for each in live if each.state is LeaseState.QUEUED]
         self.expired = {each.id for each in self.held if self._is_over(each)}
-        self.ledger = Ledger(self.held, situation.groups, situation.maximum)
+        self.ledger = Ledger(self.held, situation.groups, situation.maximum, self.is_leaving)
         self.waiting.sort(key=self._order)
         self.grants: list[Grant] = []
         self._wanting: dict[str, int] = defaultdict(int)
@@ -332,7 +332,7 @@ def _plan(lab: _Lab, walk: _Walk) -> Plan:
         elif start <= 0 and is_due(offer.request, lab.now):
             reclaim.append(id_)
         told[id_] = max(0, micros(due - lab.now))
-        changes.append(told[id_])
+        changes += (told[id_], micros(due + PATIENCE - lab.now))
     soonest = min((each for each in changes if 0 < each < NEVER), default=None)
     return Plan(
         grants=tuple(sorted(lab.grants, key=lambda each: each.request_id)),

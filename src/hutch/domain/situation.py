@@ -101,7 +101,8 @@ class Waiting(StrEnum):
     DEVICES = "devices"
     """Others hold them."""
     TURN = "turn"
-    """Enough are free. Were it to start now, somebody who comes first would start later."""
+    """Enough are free, and kept for somebody who comes first: it would stay beyond the moment at
+    which they can start, or use up what their person or their group may hold."""
     RECLAIM = "reclaim"
     """Borrowed leases have been told to make room for it."""
     GUARANTEE = "guarantee"
