@@ -101,6 +101,11 @@ def test_a_sample_that_comes_a_little_late_is_no_gap():
     assert kind(samples, now=NOW + timedelta(seconds=80)) is Kind.IDLE
 
 
+def test_a_window_without_a_sample_of_its_own_is_not_judged():
+    policy = replace(POLICY, window=MINUTE)
+    assert kind([Seen(NOW - MINUTE, seconds=120.0)], policy=policy) is Kind.UNKNOWN
+
+
 def test_a_window_of_zero_never_takes_anything_back():
     assert kind(quiet(), policy=replace(POLICY, window=timedelta())) is Kind.UNKNOWN
 

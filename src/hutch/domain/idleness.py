@@ -154,7 +154,9 @@ def _judge(
     if busy:
         return Kind.BUSY, busy[-1]
     quiet_since = _quiet_since(samples, policy, now)
-    if quiet_since > begin + _JITTER or any(each.utilisation is None for each in window):
+    if not window or quiet_since > begin + _JITTER:
+        return Kind.UNKNOWN, None
+    if any(each.utilisation is None for each in window):
         return Kind.UNKNOWN, None
     is_held = (samples[-1].memory_used or 0) > HELD_MEMORY
     return (Kind.HOLDING if is_held else Kind.IDLE), quiet_since
