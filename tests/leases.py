@@ -37,7 +37,7 @@ async def add_accelerators(
             "vendor": Vendor.SIMULATED.value,
             "model": model,
             "memory": 0,
-            "device_nodes": {},
+            "device_nodes": {"nodes": [], "shared": []},
             "health": Health.OK.value,
             "reason": "",
             "sharers": 1,

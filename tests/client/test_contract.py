@@ -56,6 +56,22 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "disable_user": lambda c: c.disable_user("bob"),
     "enable_user": lambda c: c.enable_user("bob"),
     "reset_password": lambda c: c.reset_password("bob"),
+    "list_accelerators": lambda c: c.list_accelerators(),
+    "withdraw_accelerator": lambda c: c.withdraw_accelerator("n/0000:3b:00.0", "broken"),
+    "restore_accelerator": lambda c: c.restore_accelerator("n/0000:3b:00.0"),
+    "share_accelerator": lambda c: c.share_accelerator("n/0000:3b:00.0", 2),
+    "take": lambda c: c.take(1, instance="box", model="A100", minutes=60),
+    "release": lambda c: c.release(lease="l1", instance="box"),
+    "extend": lambda c: c.extend(60, lease="l1", instance="box"),
+    "list_leases": lambda c: c.list_leases(everyone=True, live=False, instance="box"),
+    "show_lease": lambda c: c.show_lease("l1", wait=1, seen="v"),
+    "list_queue": lambda c: c.list_queue(),
+    "list_history": lambda c: c.list_history(everyone=True, limit=1, before="l1"),
+    "report_gpu": lambda c: c.report_gpu(
+        by="person", first="2026-10", last="2026-11", mine=True
+    ),
+    "list_notices": lambda c: c.list_notices(unread=True, limit=1),
+    "read_notices": lambda c: c.read_notices(["n1"]),
     "list_groups": lambda c: c.list_groups(),
     "add_group": lambda c: c.add_group(
         "g", {"guarantee": 1, "limit": 2, "weight": 1.0, "idle": {}}

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from hutch import __version__
 from hutch.api import (
     PREFIX,
+    accelerators,
     agents,
     events,
     groups,
@@ -20,10 +21,13 @@ from hutch.api import (
     images,
     instances,
     keys,
+    leases,
     nodes,
+    notices,
     openapi,
     operations,
     profile,
+    reports,
     shares,
     sign_in,
     snapshots,
@@ -58,7 +62,11 @@ _NOUNS = (
     images,
     users,
     events,
+    leases,
+    accelerators,
     groups,
+    notices,
+    reports,
     health,
     agents,
 )

@@ -261,6 +261,148 @@ class Group(TypedDict):
     created_at: str
 
 
+class Held(TypedDict):
+    """An accelerator that a lease holds, or held."""
+
+    id: str
+    name: str
+    """`node/address`."""
+    model: str
+
+
+class Announcement(TypedDict):
+    reason: str
+    at: str
+    due: str
+
+
+class Other(TypedDict):
+    """Somebody's lease, as everyone may know it."""
+
+    id: str
+    owner: str
+    count: int
+    state: str
+    expires_at: str | None
+
+
+class Explanation(TypedDict):
+    """Why a lease waits."""
+
+    waiting: str
+    """One of `domain.scheduler.Waiting`."""
+    position: int
+    ahead: list[Other]
+    free: int
+    held_by: list[Other]
+    projected_start: str | None
+    is_guaranteed: bool
+
+
+class Lease(TypedDict):
+    id: str
+    instance: str | None
+    """None: another person's, and not the asker's to know."""
+    owner: str
+    group: str | None
+    node: str
+    count: int
+    model: str | None
+    minutes: float
+    state: str
+    end_reason: str | None
+    requested_at: str
+    granted_at: str | None
+    active_at: str | None
+    expires_at: str | None
+    ended_at: str | None
+    accelerators: list[Held]
+    announcement: Announcement | None
+    evidence: dict[str, Any] | None
+    explanation: Explanation | None
+    error: str | None
+    version: str
+    """Changes whenever something about the lease that people see does."""
+
+
+class Process(TypedDict):
+    pid: int
+    command: str
+    user: str
+    instance: str | None
+    memory: int
+
+
+class Reading(TypedDict):
+    """What an accelerator was last seen doing."""
+
+    utilisation: float | None
+    """0 to 1."""
+    memory_used: int | None
+    temperature: float | None
+    power: float | None
+    processes: list[Process]
+
+
+class Holder(TypedDict):
+    owner: str
+    until: str | None
+    state: str
+    is_mine: bool
+    lease: str | None
+    instance: str | None
+
+
+class Accelerator(TypedDict):
+    id: str
+    name: str
+    """`node/address`."""
+    node: str
+    address: str
+    uuid: str | None
+    vendor: str
+    model: str
+    memory: int
+    health: str
+    reason: str
+    withdrawn: str | None
+    sharers: int
+    seen_at: str | None
+    reading: Reading | None
+    holders: list[Holder]
+
+
+class GpuUsage(TypedDict):
+    name: str | None
+    model: str | None
+    leases: int
+    held_hours: float
+    busy_hours: float
+
+
+class GpuReport(TypedDict):
+    by: str
+    first: str
+    last: str
+    rows: list[GpuUsage]
+
+
+class Notice(TypedDict):
+    id: str
+    kind: str
+    text: str
+    instance: str | None
+    lease: str | None
+    created_at: str
+    delivered_at: str | None
+    read_at: str | None
+
+
+class Marked(TypedDict):
+    marked: int
+    """How many had not been read."""
+
+
 class Image(TypedDict):
     name: str
     description: str

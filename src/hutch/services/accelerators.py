@@ -1,6 +1,6 @@
 """Accelerators, as nodes find them, administrators rule over them and everyone sees them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from hutch.domain.permissions import Action
 from hutch.errors import ConflictError, InvalidInputError, NotFoundError
 from hutch.services.access import require
 from hutch.services.context import Context
+from hutch.services.sight import sees
 from hutch.store import accelerators, containers, events, instances, leases, nodes
 from hutch.store.db import Session
 
@@ -28,14 +29,19 @@ async def list_all(
     """Every accelerator, what it was last seen doing, and the leases that hold it.
 
     In a reading, processes are those of instances that the actor may see, and their `container` is
-    the instance's name (`owner/name` for an administrator): what others run is nobody's business.
+    the instance's name (`owner/name` for another person's): what others run is nobody's business.
     """
     require(actor, Action.ACCELERATOR_READ)
     async with context.db.read() as session:
         everything = await accelerators.list_accelerators(session)
         readings = await accelerators.list_readings(session)
         live = await leases.list_live(session)
-        names = await _names_of_containers(session, actor)
+        others = {
+            each.instance_id
+            for each in live
+            if each.owner_id != actor.user_id and sees(actor, each)
+        }
+        names = await _names_of_containers(session, actor, others)
     holders: dict[str, list[Lease]] = {}
     for lease in live:
         if lease.state is not LeaseState.QUEUED:
@@ -47,12 +53,18 @@ async def list_all(
     ]
 
 
-async def _names_of_containers(session: Session, actor: Actor) -> dict[str, str]:
-    """What the actor calls the instances whose processes they may see, by the engine's name."""
-    owner_id = None if actor.is_admin else actor.user_id
+async def _names_of_containers(
+    session: Session, actor: Actor, others: Collection[str]
+) -> dict[str, str]:
+    """What the actor calls the instances whose processes they may see, by the engine's name:
+    their own, all for administrators, and those with these ids."""
+    owner_id = None if actor.is_admin or others else actor.user_id
     shown = {
-        each.id: f"{each.owner_name}/{each.name}" if actor.is_admin else each.name
+        each.id: each.name
+        if each.owner_id == actor.user_id and not actor.is_admin
+        else f"{each.owner_name}/{each.name}"
         for each in await instances.list_instances(session, owner_id=owner_id)
+        if actor.is_admin or each.owner_id == actor.user_id or each.id in others
     }
     return {
         each.engine_name: shown[each.instance_id]

@@ -9,10 +9,12 @@ from hutch.domain.ids import new_id
 from hutch.domain.people import Actor, User
 from hutch.domain.permissions import Action, can
 from hutch.errors import ConflictError, ForbiddenError, InvalidLimitError, NotFoundError
+from hutch.services import scheduling
 from hutch.services.access import require
 from hutch.services.context import Context
 from hutch.store import events, groups, users
 from hutch.store.db import Session, lock
+from hutch.store.leases import lock_leases
 
 MOST_ACCELERATORS = 100_000
 MOST_WEIGHT = 1000.0
@@ -95,7 +97,7 @@ async def configure(
             await groups.update_group(session, group.id, **different)
             await _record(session, context, actor, "group.configure", group, changes=different)
         standing = await _standing(session, context, changed)
-    context.hints.reconcile.set()
+    scheduling.poke(context)
     return standing
 
 
@@ -138,6 +140,7 @@ def _shown(group: Group) -> dict[str, Any]:
 async def remove(context: Context, actor: Actor, name: str) -> None:
     """Remove a group that nobody holds or waits for anything in. Its members stay."""
     async with context.db.write() as session:
+        await lock_leases(session)
         await lock(session, "groups")
         group = await _find(session, actor, Action.GROUP_WRITE, name)
         held, waiting = (await groups.holdings(session)).get(group.id, (0, 0))
@@ -182,7 +185,7 @@ async def add_member(context: Context, actor: Actor, name: str, user_name: str) 
             session, context, actor, "group.add_member", group, user=user.name, owner_id=user.id
         )
         standing = await _standing(session, context, group)
-    context.hints.reconcile.set()
+    scheduling.poke(context)
     return standing
 
 
@@ -203,7 +206,7 @@ async def remove_member(context: Context, actor: Actor, name: str, user_name: st
         await _record(
             session, context, actor, "group.remove_member", group, user=user.name, owner_id=user.id
         )
-    context.hints.reconcile.set()
+    scheduling.poke(context)
 
 
 async def set_manager(
@@ -243,7 +246,7 @@ async def set_quota(
             owner_id=user.id, changes={"quota_accelerators": accelerators}, group=group.name,
         )  # fmt: skip
         standing = await _standing(session, context, group)
-    context.hints.reconcile.set()
+    scheduling.poke(context)
     return standing
 
 

@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from hutch.domain.groups import Group
 from hutch.domain.ids import new_id
 from hutch.domain.instances import Instance
 from hutch.domain.leases import EndReason, Lease, LeaseState
 from hutch.domain.people import Actor
-from hutch.domain.permissions import Action, can
+from hutch.domain.permissions import Action
 from hutch.domain.scheduler import may_extend
 from hutch.errors import (
     ExtensionRefusedError,
@@ -34,6 +33,7 @@ from hutch.services.admission import (
 from hutch.services.announcements import withdraw
 from hutch.services.context import Context
 from hutch.services.operations import ANOTHER_SERVER_SECONDS
+from hutch.services.sight import seen_by, sees
 from hutch.services.transitions import end
 from hutch.store import events, groups, leases
 from hutch.store.db import Session
@@ -43,6 +43,12 @@ MOST = 1000
 ANSWER_SECONDS = 1.0
 """So long does a change wait for the pass that it causes, to answer with what came of it."""
 _LISTED = "`hutch gpu queue` and `hutch gpu history` show what there is."
+
+
+class _Whose(TypedDict, total=False):
+    owner_id: str
+    group_id: str
+    instance_id: str
 
 
 async def take(
@@ -181,9 +187,10 @@ def _live(lease: Lease) -> Lease:
 async def _find(session: Session, actor: Actor, action: Action, lease_id: str) -> Lease:
     """A lease that the actor may see; anybody else's does not exist for them."""
     lease = await leases.get_lease(session, lease_id)
-    if lease is None or not can(actor, Action.LEASE_READ, lease.owner_id):
+    if lease is None or not sees(actor, lease):
         raise NotFoundError("lease", lease_id, hint=_LISTED)
-    require(actor, action, lease.owner_id)
+    if action is not Action.LEASE_READ:
+        require(actor, action, lease.owner_id)
     return lease
 
 
@@ -286,22 +293,19 @@ async def list_all(
     live: bool = True,
     instance: str | None = None,
 ) -> list[Lease]:
-    """One's own leases, newest first, or everyone's for an administrator; or an instance's.
+    """One's own leases, newest first, or everyone's (see `_whose`); or an instance's.
 
     `live`: without those that have ended, of which there are at most `MOST`.
     """
     require(actor, Action.LEASE_READ)
     async with context.db.read() as session:
-        instance_id, owner_id = None, _whose(actor, everyone)
+        of: _Whose = _whose(actor, everyone)
         if instance is not None:
             machine = await find_instance(session, actor, Action.LEASE_READ, instance)
-            instance_id, owner_id = machine.id, machine.owner_id
+            of = {"instance_id": machine.id, "owner_id": machine.owner_id}
         if live:
-            found = await leases.list_live(session, owner_id=owner_id, instance_id=instance_id)
-            return found[::-1]
-        return await leases.list_leases(
-            session, limit=MOST, owner_id=owner_id, instance_id=instance_id
-        )
+            return (await leases.list_live(session, **of))[::-1]
+        return await leases.list_leases(session, limit=MOST, **of)
 
 
 async def history(
@@ -318,17 +322,21 @@ async def history(
         return await leases.list_leases(
             session,
             limit=min(limit, MOST),
-            owner_id=_whose(actor, everyone),
             ended=True,
             before=before,
+            **_whose(actor, everyone),
         )
 
 
-def _whose(actor: Actor, everyone: bool) -> str | None:
-    if everyone:
-        require(actor, Action.USER_READ)
-        return None
-    return actor.user_id
+def _whose(actor: Actor, everyone: bool) -> _Whose:
+    """What narrows a list down: to the actor's own, and with `everyone` to their group's if they
+    manage one, to nothing for administrators. Raises ForbiddenError for anybody else."""
+    if not everyone:
+        return {"owner_id": actor.user_id}
+    if not actor.is_admin and actor.manages is not None:
+        return {"group_id": actor.manages}
+    require(actor, Action.USER_READ)
+    return {}
 
 
 async def queue(context: Context, actor: Actor) -> list[Lease]:
@@ -339,7 +347,7 @@ async def queue(context: Context, actor: Actor) -> list[Lease]:
     require(actor, Action.LEASE_READ)
     async with context.db.read() as session:
         waiting = await leases.list_live(session, states={LeaseState.QUEUED})
-    return [_seen_by(actor, lease) for lease in in_line(waiting)]
+    return [seen_by(actor, lease) for lease in in_line(waiting)]
 
 
 def in_line(waiting: Sequence[Lease]) -> list[Lease]:
@@ -350,12 +358,6 @@ def in_line(waiting: Sequence[Lease]) -> list[Lease]:
         return (lease.node_name, position is None, position or 0, lease.requested_at, lease.id)
 
     return sorted(waiting, key=place)
-
-
-def _seen_by(actor: Actor, lease: Lease) -> Lease:
-    if can(actor, Action.LEASE_READ, lease.owner_id):
-        return lease
-    return replace(lease, instance_id="", instance_name="", error=None)
 
 
 async def wait(

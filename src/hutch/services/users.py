@@ -211,7 +211,10 @@ async def configure(
         if changes:
             await users.update_user(session, user.id, **changes)
             await _record(session, context, actor, "user.configure", user, changes=changes)
-        return await _find(session, context, name)
+        user = await _find(session, context, name)
+    if accelerators is not None:
+        scheduling.poke(context)
+    return user
 
 
 async def _find(session: Session, context: Context, name: str) -> User:

@@ -86,6 +86,12 @@ async def get_accelerator(session: Session, accelerator_id: str) -> Accelerator 
     return None if row is None else _accelerator(row)
 
 
+async def get_accelerators(session: Session, accelerator_ids: Iterable[str]) -> list[Accelerator]:
+    """Those of these that there are."""
+    query = _SELECT.where(accelerators.c.id.in_(tuple(accelerator_ids)))
+    return [_accelerator(row) for row in await session.execute(query)]
+
+
 async def find_accelerators(session: Session, address: str) -> list[Accelerator]:
     """Those with this address, one per node at most."""
     query = _SELECT.where(accelerators.c.address == address)

@@ -115,10 +115,17 @@ async def get_lease(session: Session, lease_id: str) -> Lease | None:
     return None if row is None else _lease(row)
 
 
+async def get_leases(session: Session, lease_ids: Collection[str]) -> list[Lease]:
+    """Those of these leases that there are, in no order."""
+    query = _SELECT.where(leases.c.id.in_(lease_ids))
+    return [_lease(row) for row in await session.execute(query)]
+
+
 async def list_live(
     session: Session,
     *,
     owner_id: str | None = None,
+    group_id: str | None = None,
     instance_id: str | None = None,
     states: Collection[LeaseState] = LIVE,
 ) -> list[Lease]:
@@ -126,6 +133,8 @@ async def list_live(
     query = _SELECT.where(_IS_LIVE).order_by(leases.c.requested_at, leases.c.id)
     if owner_id is not None:
         query = query.where(leases.c.owner_id == owner_id)
+    if group_id is not None:
+        query = query.where(leases.c.group_id == group_id)
     if instance_id is not None:
         query = query.where(leases.c.instance_id == instance_id)
     if states != LIVE:
@@ -138,6 +147,7 @@ async def list_leases(
     *,
     limit: int,
     owner_id: str | None = None,
+    group_id: str | None = None,
     instance_id: str | None = None,
     ended: bool = False,
     before: str | None = None,
@@ -146,6 +156,8 @@ async def list_leases(
     query = _SELECT.order_by(leases.c.requested_at.desc(), leases.c.id.desc()).limit(limit)
     if owner_id is not None:
         query = query.where(leases.c.owner_id == owner_id)
+    if group_id is not None:
+        query = query.where(leases.c.group_id == group_id)
     if instance_id is not None:
         query = query.where(leases.c.instance_id == instance_id)
     if ended:
