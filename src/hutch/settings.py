@@ -218,7 +218,10 @@ class Settings(BaseModel):
         default=730, ge=1, le=36_500, description="Days for which events are kept."
     )
     operations_days: int = Field(
-        default=90, ge=1, le=36_500, description="Days for which ended operations are kept."
+        default=90,
+        ge=1,
+        le=36_500,
+        description="Days for which ended operations and notices are kept.",
     )
 
     login_failures: int = Field(

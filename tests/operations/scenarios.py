@@ -4,25 +4,31 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
+from hutch.domain.accelerators import Accelerator, DeviceNode, FoundAccelerator, Vendor
 from hutch.domain.ids import new_id
 from hutch.domain.instances import ContainerRole, Instance, InstanceState
-from hutch.domain.leases import Notice
+from hutch.domain.leases import Lease, LeaseState, Notice
 from hutch.domain.operations import ENDED, LIVE, Kind, Operation, OperationState
 from hutch.domain.people import SYSTEM, Actor
 from hutch.engine.base import Power
+from hutch.engine.plans import plan_all
 from hutch.operations import Runner
 from hutch.operations.base import Procedure, Step, Work
 from hutch.operations.registry import PROCEDURES
 from hutch.operations.snapshots import engine_name
-from hutch.services import instances, notices, operations, snapshots
+from hutch.services import instances, leases, notices, operations, scheduling, snapshots
 from hutch.services.context import Context
+from hutch.store import accelerators as accelerator_rows
 from hutch.store import containers as container_rows
 from hutch.store import images as image_rows
 from hutch.store import instances as instance_rows
+from hutch.store import leases as lease_rows
 from hutch.store import nodes as node_rows
 from hutch.store import notices as notice_rows
 from hutch.store import operations as operation_rows
+from hutch.store import revocations as revocation_rows
 from hutch.store import snapshots as snapshot_rows
+from tests.agents_fake import FakeAgent, Manner, agent_of, answering
 
 GiB = 1024**3
 PATIENCE = 20.0
@@ -47,15 +53,26 @@ async def run(context: Context, procedures: Mapping[str, Procedure] = PROCEDURES
     working = asyncio.create_task(runner.run())
     _crashed.clear()
     try:
-        async with asyncio.timeout(PATIENCE):
-            while await _unfinished(context):
-                await asyncio.wait({working, *runner.tasks}, timeout=0.05)
+        async with asyncio.timeout(PATIENCE), answering(context):
+            while await _is_at_work(context):
+                done, _ = await asyncio.wait({working, *runner.tasks}, timeout=0.05)
+                for task in done:
+                    # Looked at, so that asyncio does not tell of it in the middle of a later test.
+                    _ = task.cancelled() or task.exception()
                 if _crashed:
                     raise _crashed.pop()
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
         await runner.drain(1.0)
+
+
+async def _is_at_work(context: Context) -> bool:
+    if await _unfinished(context):
+        return True
+    # What the end of one changed may let another begin.
+    await scheduling.poke(context)
+    return bool(await _unfinished(context))
 
 
 async def _unfinished(context: Context) -> list[Operation]:
@@ -103,6 +120,62 @@ async def pooled(context: Context) -> str:
             owner_id=None, label="pool", params={"container": container.id},
         )  # fmt: skip
     return container.id
+
+
+CARDS = [
+    FoundAccelerator(
+        f"simulated:{number}", Vendor.SIMULATED, "Simulated A100",
+        nodes=(DeviceNode(f"/dev/hutch-gpu/{number}", 1, 3),),
+    )
+    for number in range(4)
+]  # fmt: skip
+
+
+async def with_agent(context: Context) -> FakeAgent:
+    """The node gets four accelerators, and an agent that answers while `run` runs."""
+    async with context.db.read() as session:
+        node = (await node_rows.list_nodes(session))[0]
+    agent = FakeAgent(context, node)
+    await agent.sign_in(*CARDS)
+    return agent
+
+
+async def with_lease(context: Context, actor: Actor, count: int = 2) -> Lease:
+    """An instance with an active lease of accelerators."""
+    await with_instance(context, actor)
+    await with_agent(context)
+    lease = await leases.take(context, actor, count=count)
+    await run(context)
+    lease = await leases.show(context, actor, lease.id)
+    assert lease.state is LeaseState.ACTIVE
+    return lease
+
+
+async def container_of(context: Context, instance_id: str) -> str:
+    """The engine's name of the container that an instance lives in."""
+    async with context.db.read() as session:
+        row = await container_rows.current(session, instance_id)
+    assert row is not None
+    return row.engine_name
+
+
+async def held_by(context: Context, lease: Lease) -> list[Accelerator]:
+    async with context.db.read() as session:
+        known = await accelerator_rows.list_accelerators(session)
+    return [each for each in known if each.id in lease.accelerators]
+
+
+async def inside(context: Context, lease: Lease) -> str:
+    """Where the first of a lease's accelerators is found inside."""
+    return str(plan_all(await held_by(context, lease))[0].path)
+
+
+async def operation_of(context: Context, lease: Lease) -> Operation:
+    """What is being done to a lease."""
+    async with context.db.read() as session:
+        found = await operation_rows.live_operation(session, f"lease:{lease.id}")
+    assert found is not None
+    return found
 
 
 # -- beginnings -----------------------------------------------------------------------------------
@@ -205,6 +278,64 @@ async def with_notice(context: Context, instance: Instance) -> Notice:
     return notice
 
 
+async def _attach(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor)
+    await with_agent(context)
+    lease = await leases.take(context, actor, count=2)
+    await scheduling.poke(context)
+    return await operation_of(context, lease)
+
+
+async def _detach(context: Context, actor: Actor) -> Operation:
+    lease = await with_lease(context, actor)
+    [lease] = await leases.release(context, actor, lease=lease.id)
+    return await operation_of(context, lease)
+
+
+async def _detach_used(context: Context, actor: Actor) -> Operation:
+    lease = await with_lease(context, actor)
+    container = await container_of(context, lease.instance_id)
+    agent, path = agent_of(context), await inside(context, lease)
+    agent.open(container, path, "python3")
+    agent.open(container, path, "stubborn", Manner.STUBBORN)
+    agent.open(container, "/dev/null", "innocent")
+    agent.open("hutch-another", path, "neighbour")
+    [lease] = await leases.release(context, actor, lease=lease.id)
+    return await operation_of(context, lease)
+
+
+async def _stop_lent(context: Context, actor: Actor) -> Operation:
+    await with_lease(context, actor)
+    return await instances.stop(context, actor, "box")
+
+
+async def _delete_lent(context: Context, actor: Actor) -> Operation:
+    await with_lease(context, actor)
+    return await instances.delete(context, actor, "box")
+
+
+async def _restart_lent(context: Context, actor: Actor) -> Operation:
+    await with_lease(context, actor)
+    return await instances.restart(context, actor, "box")
+
+
+async def _rebuild_lent(context: Context, actor: Actor) -> Operation:
+    await with_lease(context, actor)
+    return await instances.rebuild(context, actor, "box")
+
+
+async def _restore_lent(context: Context, actor: Actor) -> Operation:
+    """To a snapshot from a time when other accelerators were on loan."""
+    lease = await with_lease(context, actor, count=1)
+    await snapshots.create(context, actor, "box", "one")
+    await run(context)
+    await leases.release(context, actor, lease=lease.id)
+    await run(context)
+    await leases.take(context, actor, count=3)
+    await run(context)
+    return await snapshots.restore(context, actor, "box", "one")
+
+
 async def _pool_add(context: Context, _actor: Actor) -> Operation:
     await pooled(context)
     return (await _unfinished(context))[0]
@@ -245,6 +376,14 @@ SCENARIOS: dict[str, Scenario] = {
     "restore a stopped one": Scenario(Kind.SNAPSHOT_RESTORE, _restore_stopped),
     "delete a snapshot": Scenario(Kind.SNAPSHOT_DELETE, _delete_snapshot),
     "push keys": Scenario(Kind.KEYS_PUSH, _push_keys),
+    "attach": Scenario(Kind.LEASE_ATTACH, _attach),
+    "detach": Scenario(Kind.LEASE_DETACH, _detach),
+    "detach what is used": Scenario(Kind.LEASE_DETACH, _detach_used),
+    "stop with a lease": Scenario(Kind.INSTANCE_STOP, _stop_lent),
+    "delete with a lease": Scenario(Kind.INSTANCE_DELETE, _delete_lent),
+    "restart with a lease": Scenario(Kind.INSTANCE_RESTART, _restart_lent),
+    "rebuild with a lease": Scenario(Kind.INSTANCE_REBUILD, _rebuild_lent),
+    "restore with a lease": Scenario(Kind.SNAPSHOT_RESTORE, _restore_lent),
     "deliver a notice": Scenario(Kind.NOTICE_DELIVER, _deliver_notice),
     "add to the pool": Scenario(Kind.POOL_ADD, _pool_add),
     "remove from the pool": Scenario(Kind.POOL_REMOVE, _pool_remove),
@@ -290,6 +429,13 @@ async def assert_whole(context: Context) -> None:
         rows = await container_rows.list_containers(session)
         known = await instance_rows.list_instances(session)
         saved = {each.id: await snapshot_rows.list_snapshots(session, each.id) for each in known}
+        live = await lease_rows.list_live(session)
+        held = await lease_rows.list_held(session)
+        cards = {each.id: each for each in await accelerator_rows.list_accelerators(session)}
+        ordered = await revocation_rows.list_open(session, node.id)
+    assert {each.state for each in live} <= {LeaseState.QUEUED, LeaseState.ACTIVE}
+    assert {each.lease_id for each in held} == {each.id for each in live if each.accelerators}
+    assert not ordered, "an order that nobody waits for"
     engine = context.engines.of(node)
     real = {each.name: each for each in await engine.containers()}
     assert set(real) == {row.engine_name for row in rows}, "a container nobody knows, or a lost one"
@@ -309,6 +455,14 @@ async def assert_whole(context: Context) -> None:
         assert instance.state in {InstanceState.RUNNING, InstanceState.STOPPED}, instance.state
         assert seen.power is expected
         assert seen.limits == instance.limits
+        lent = {
+            each
+            for lease in live
+            if lease.instance_id == instance.id
+            for each in lease.accelerators
+        }
+        assert seen.devices == plan_all(cards[each] for each in lent)
+        assert not lent or instance.state is InstanceState.RUNNING, "a stopped one holds nothing"
         assert [forward.listen_port for forward in seen.forwards] == [instance.ssh_port]
         assert {engine_name(each.id) for each in saved[instance.id]} == set(
             await engine.snapshots(row.engine_name)

@@ -40,6 +40,8 @@ class OperationState(StrEnum):
 
 
 LIVE = frozenset({OperationState.PENDING, OperationState.RUNNING, OperationState.STUCK})
+RUNNABLE = frozenset({OperationState.PENDING, OperationState.RUNNING})
+"""Those that go on by themselves."""
 ENDED = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED})
 
 

@@ -89,6 +89,7 @@ class Work:
 
 Act = Callable[[Work], Awaitable[None]]
 Ending = Callable[[Session, Work], Awaitable[None]]
+Hint = Callable[[Context], object]
 FailedEnding = Callable[[Session, Work, dict[str, Any]], Awaitable[None]]
 
 
@@ -110,6 +111,10 @@ async def _nothing(_session: Session, _work: Work) -> None:
     return None
 
 
+def _no_hint(_context: Context) -> None:
+    return None
+
+
 async def _nothing_failed(_session: Session, _work: Work, _error: dict[str, Any]) -> None:
     return None
 
@@ -123,6 +128,8 @@ class Procedure:
     done: Ending = _nothing
     failed: FailedEnding = _nothing_failed
     cancelled: Ending = _nothing
+    after: Hint = _no_hint
+    """Called once its end has been committed, however it ended. Losing it costs time alone."""
     forward_only: bool = False
     """There is no way back from the first step on: errors are tried again, then it is stuck."""
 

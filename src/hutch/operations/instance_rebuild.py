@@ -8,22 +8,29 @@
 | switch   | leads the host port to the new one                     | leads it back to the old one|
 | answer   | waits until SSH answers from the new one               |                            |
 | commit   | the new one is the instance from now on (pivot)        |                            |
+| lend     | has its leases' accelerators brought into the new one  |                            |
 | remove   | deletes the old one with its snapshots                 |                            |
 | settle   | stops the new one if the instance was stopped          |                            |
 
-Until `commit` the old disk is untouched: an image that does not boot costs nothing.
+Until `commit` the old disk is untouched: an image that does not boot costs nothing. Accelerators
+stay in the old one, which does not run from `halt` on and takes them with it when it is removed.
 """
 
 from contextlib import suppress
 from typing import Any
 
 from hutch.domain.instances import Container, ContainerRole, InstanceState
-from hutch.domain.operations import Kind
+from hutch.domain.operations import RUNNABLE, Kind
+from hutch.domain.people import SYSTEM
 from hutch.errors import EngineError, EngineNotFoundError, NoRoomError
 from hutch.operations import machine
-from hutch.operations.base import Failed, Procedure, Step, Work
-from hutch.store import containers, instances, nodes, snapshots
+from hutch.operations.base import Failed, Procedure, Retry, Step, Work
+from hutch.services import transitions
+from hutch.store import containers, instances, leases, nodes, operations, snapshots
 from hutch.store.db import Session
+
+_LEND_PAUSE = 0.1
+"""Seconds between two looks whether the accelerators have arrived."""
 
 
 async def _decide(work: Work) -> None:
@@ -131,6 +138,21 @@ async def _commit(work: Work) -> None:
         await instances.update_instance(session, instance_id, image_id=work.params["image"])
 
 
+async def _lend(work: Work) -> None:
+    # Each by an operation on the lease: one that is being taken back just now is not brought in.
+    instance_id = work.params["instance"]
+    if "lent" not in work.data:
+        async with work.guarded(lent=True) as session:
+            for lease in await leases.list_live(session, instance_id=instance_id):
+                await transitions.reattach(session, work.context, SYSTEM, lease)
+        work.context.hints.work.set()
+    async with work.context.db.read() as session:
+        for lease in await leases.list_live(session, instance_id=instance_id):
+            live = await operations.live_operation(session, transitions.target(lease.id))
+            if live is not None and live.params.get("again") and live.state in RUNNABLE:
+                raise Retry(_LEND_PAUSE, "Bringing the accelerators into the new machine")
+
+
 async def _remove(work: Work) -> None:
     it = await machine.load(work, ContainerRole.OUTGOING)
     if it.container is not None:
@@ -163,6 +185,7 @@ REBUILD = Procedure(
         Step("switch", "Leading the port to the new one", _switch, _switch_back),
         Step("answer", "Waiting for SSH to answer", _answer),
         Step("commit", "Switching over", _commit, pivot=True),
+        Step("lend", "Bringing the accelerators into the new machine", _lend),
         Step("remove", "Removing the old disk", _remove),
         Step("settle", "Finishing", _settle),
     ),

@@ -7,12 +7,14 @@ from typing import Any
 import structlog
 
 from hutch.domain.instances import Container, ContainerRole, Instance, InstanceState
-from hutch.domain.people import SshKey
+from hutch.domain.leases import EndReason
+from hutch.domain.people import SYSTEM, SshKey
 from hutch.engine.base import ContainerSpec, Engine, Forward, Observed
 from hutch.errors import EngineNotFoundError, NotFoundError
 from hutch.operations.base import Work
 from hutch.operations.provision import put_keys, put_person
-from hutch.store import containers, images, instances, keys, nodes, ports, users
+from hutch.services import transitions
+from hutch.store import containers, images, instances, keys, leases, nodes, ports, users
 from hutch.store.db import Session
 
 log = structlog.get_logger(__name__)
@@ -182,6 +184,12 @@ async def fell_back(session: Session, work: Work, error: dict[str, Any]) -> None
     await instances.update_instance(
         session, instance.id, state=state.value, error=error.get("message")
     )
+    if state is InstanceState.STOPPED:
+        # Nobody who has this turn waits for the row of an instance's operation.
+        await leases.lock_leases(session)
+        await transitions.end_all(
+            session, work.context, SYSTEM, EndReason.STOPPED, instance_id=instance.id
+        )
 
 
 async def gather(*steps: Any) -> None:

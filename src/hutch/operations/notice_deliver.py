@@ -4,25 +4,30 @@
 |---------|---------------------------------------------------------|------|
 | deliver | writes it inside, if the instance runs                  |      |
 
-Only a notice that has arrived is marked as delivered. What did not, because the machine did not
-run or could not be written to, is brought later by the reconciler of leases.
+Only a notice that has arrived is marked as delivered, and an announced reclaim is put off by as
+long as that took. What did not arrive, because the machine did not run or could not be written to,
+is brought later by the reconciler of leases.
 """
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 
 from hutch.domain.instances import InstanceState
-from hutch.domain.leases import Notice
+from hutch.domain.leases import EndReason, Notice
 from hutch.domain.operations import Kind
 from hutch.operations import machine
 from hutch.operations.base import Procedure, Step, Work
 from hutch.operations.provision import put_notice
-from hutch.store import instances, notices
+from hutch.services import scheduling
+from hutch.store import instances, leases, notices
 from hutch.store.db import Session
 
 KEPT = 5
 """So many of the latest that were not read are shown at a login."""
 _WIDTH = 76
+_RECLAIMED = frozenset({EndReason.IDLE, EndReason.PREEMPTED})
 
 
 def on_terminals(notice: Notice) -> bytes:
@@ -66,10 +71,27 @@ async def _deliver(work: Work) -> None:
 
 
 async def _done(session: Session, work: Work) -> None:
-    if work.data.get("delivered"):
-        await notices.set_delivered(session, work.params["notice"], work.context.now())
+    now = work.context.now()
+    notice = await notices.get_notice(session, work.params["notice"])
+    if notice is None or not work.data.get("delivered"):
+        return
+    if await notices.set_delivered(session, notice.id, now) and notice.lease_id is not None:
+        await _put_off(session, notice.lease_id, notice.id, now)
+
+
+async def _put_off(session: Session, lease_id: str, notice_id: str, now: datetime) -> None:
+    """Leave the holder of a lease the whole time that was announced, from now on."""
+    lease = await leases.get_lease(session, lease_id)
+    told = None if lease is None else lease.announcement
+    if told is None or told.notice_id != notice_id or told.reason not in _RECLAIMED:
+        return
+    due = max(told.due, now + (told.due - told.at))
+    await leases.set_announcement(session, lease_id, replace(told, due=due))
 
 
 DELIVER = Procedure(
-    Kind.NOTICE_DELIVER, (Step("deliver", "Telling the person", _deliver),), done=_done
+    Kind.NOTICE_DELIVER,
+    (Step("deliver", "Telling the person", _deliver),),
+    done=_done,
+    after=scheduling.poke,
 )

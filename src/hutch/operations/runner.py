@@ -151,7 +151,12 @@ class Runner:
                 log.exception("operation left where it is")
             finally:
                 heart.cancel()
-                self._context.hints.changed(operation.id)
+                self._tell(operation)
+
+    def _tell(self, operation: Operation) -> None:
+        """Wake whoever watches an operation, or what it works on."""
+        self._context.hints.changed(operation.id)
+        self._context.hints.changed(operation.target.partition(":")[2])
 
     async def _beat(self, work: Work, task: asyncio.Task[None] | None) -> None:
         """Renew the lease while a step runs; break the step off when it was lost.
@@ -191,7 +196,7 @@ class Runner:
                     error=None,
                     message="Cancelling",
                 )
-                self._context.hints.changed(work.operation.id)
+                self._tell(work.operation)
             try:
                 if work.operation.undoing:
                     ended = await self._undo(work, procedure, index)
@@ -201,7 +206,7 @@ class Runner:
                 raise
             except Exception as error:
                 ended = await self._handle(work, procedure, index, step, error)
-            self._context.hints.changed(work.operation.id)
+            self._tell(work.operation)
             if ended:
                 return
         await work.save(lease_token=None, lease_until=None, state=OperationState.PENDING.value)
@@ -217,7 +222,7 @@ class Runner:
         # The first step's message was saved with the row; later ones with the step before.
         if work.operation.step and work.operation.message != step.message:
             await work.save(message=step.message)
-            self._context.hints.changed(work.operation.id)
+            self._tell(work.operation)
         await step.do(work)
         if index + 1 == len(procedure.steps):
             try:
@@ -288,6 +293,7 @@ class Runner:
                 operation=operation.id,
                 **({"error": operation.error} if operation.error else {}),
             )
+        procedure.after(self._context)
         log.info("operation ended", state=state.value, error=operation.error)
 
     async def _handle(

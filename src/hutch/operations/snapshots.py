@@ -18,8 +18,9 @@ from hutch.domain.ids import new_id
 from hutch.domain.instances import InstanceState
 from hutch.domain.operations import Kind
 from hutch.domain.snapshots import Snapshot, SnapshotKind, SnapshotState
+from hutch.engine.plans import extra, plan_all
 from hutch.errors import EngineError
-from hutch.operations import machine
+from hutch.operations import lending, machine
 from hutch.operations.base import Failed, Procedure, Step, Work
 from hutch.store import snapshots
 from hutch.store.db import Session
@@ -101,12 +102,16 @@ async def _resume(work: Work) -> None:
 async def _put_back(work: Work) -> None:
     it = await machine.load(work)
     await it.engine.restore(it.name, engine_name(work.params["snapshot"]))
-    await _set_right(it)
+    await _set_right(work, it)
 
 
-async def _set_right(it: machine.Machine) -> None:
-    """The limits and the port are the database's to say, not the snapshot's."""
+async def _set_right(work: Work, it: machine.Machine) -> None:
+    """The limits, the port and what is on loan are the database's to say, not the snapshot's."""
     seen = await it.engine.get(it.name)
+    async with work.context.db.read() as session:
+        held = plan_all(await lending.entitled(session, it.instance))
+    if seen is not None and (strange := extra(seen.devices, held)):
+        await it.engine.detach(it.name, strange)
     if seen is not None and seen.limits != it.instance.limits:
         await it.engine.set_limits(it.name, it.instance.limits)
     if seen is not None and it.forward not in seen.forwards:
@@ -117,7 +122,7 @@ async def _put_present_back(work: Work) -> None:
     it = await machine.load(work)
     await it.engine.stop(it.name)
     await it.engine.restore(it.name, engine_name(work.data["before"]))
-    await _set_right(it)
+    await _set_right(work, it)
 
 
 async def _tidy(work: Work) -> None:

@@ -17,8 +17,10 @@ import structlog
 
 from hutch.errors import HutchError
 from hutch.reconcilers.agents import Agents
+from hutch.reconcilers.idleness import Idleness
 from hutch.reconcilers.instances import Instances
 from hutch.reconcilers.keys import Keys
+from hutch.reconcilers.leases import Leases
 from hutch.reconcilers.nodes import Nodes
 from hutch.reconcilers.orphans import Orphans
 from hutch.reconcilers.retention import Retention
@@ -57,6 +59,8 @@ class Reconcilers:
             Agents(context),
             self._watch,
             Instances(context),
+            Leases(context),
+            Idleness(context),
             Orphans(context),
             Keys(context),
             Shares(context),

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from hutch.services.context import Context
-from hutch.store import accelerators, events, operations, revocations, tokens
+from hutch.store import accelerators, events, notices, operations, revocations, tokens
 
 log = structlog.get_logger(__name__)
 
@@ -61,5 +61,6 @@ class Retention:
             await tokens.delete_failures(session, now - max(window, _A_DAY))
             await accelerators.delete_samples(session, now - timedelta(days=settings.samples_days))
             await revocations.delete_done(session, now - _A_DAY)
+            await notices.delete_before(session, now - timedelta(days=settings.operations_days))
         if old_events or ended or expired:
             log.info("deleted what was old", events=old_events, operations=ended, tokens=expired)

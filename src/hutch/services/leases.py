@@ -215,7 +215,9 @@ async def extend(
         await _check_extension(session, context, found)
         if found.announcement and found.announcement.reason is not EndReason.PREEMPTED:
             await withdraw(session, context, actor, found, "extended")
-        await leases.update_lease(session, found.id, expires_at=expires_at)
+        # Who extends has somebody at work: what was before does not count as idle any more.
+        evidence = {**(found.evidence or {}), "extended_at": now.isoformat()}
+        await leases.update_lease(session, found.id, expires_at=expires_at, evidence=evidence)
         await _record(
             session, context, actor, "lease.extend", found,
             minutes=minutes, until=expires_at.isoformat(),

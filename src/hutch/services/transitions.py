@@ -141,6 +141,17 @@ async def ensure_detaching(session: Session, context: Context, actor: Actor, lea
     return True
 
 
+async def reattach(session: Session, context: Context, actor: Actor, lease: Lease) -> bool:
+    """Have a lease's devices brought into its instance's present container again; True when that
+    was enqueued now. Not while something is done to the lease already."""
+    if lease.state not in _IN:
+        return False
+    if await operations.live_operation(session, target(lease.id)) is not None:
+        return False
+    await _enqueue(session, context, actor, Kind.LEASE_ATTACH, lease, again=True)
+    return True
+
+
 async def end_waiting(
     session: Session, context: Context, actor: Actor, lease: Lease, reason: EndReason
 ) -> bool:
@@ -184,7 +195,7 @@ async def end_all(
 
 
 async def _enqueue(
-    session: Session, context: Context, actor: Actor, kind: Kind, lease: Lease
+    session: Session, context: Context, actor: Actor, kind: Kind, lease: Lease, **params: bool
 ) -> None:
     await enqueue(
         session,
@@ -194,7 +205,7 @@ async def _enqueue(
         target(lease.id),
         owner_id=lease.owner_id,
         label=lease.instance_name,
-        params={"lease": lease.id, "instance": lease.instance_id},
+        params={"lease": lease.id, "instance": lease.instance_id, **params},
     )
 
 
