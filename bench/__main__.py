@@ -31,6 +31,7 @@ SUBJECTS = {
     "api": Subject("bench.api", 3, "the server with 2,000 simulated instances and 500 people"),
     "forwards": Subject("bench.forwards", 10, "three ways to lead a host port to a container"),
     "operations": Subject("bench.operations", 3, "operations per second on an instant engine"),
+    "leases": Subject("bench.leases", 3, "grants per second through the database"),
 }
 
 

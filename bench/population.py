@@ -43,11 +43,11 @@ class Population:
     members: tuple[Person, ...]
 
 
-def make_node(engine_state: Path, at: datetime) -> Node:
+def make_node(engine_state: Path, at: datetime, name: str = "node1") -> Node:
     """A simulated node with room for everyone."""
     return Node(
         id=new_id(),
-        name="node1",
+        name=name,
         engine=EngineKind.SIMULATED,
         url=f"file://{engine_state}",
         project="hutch",

@@ -14,6 +14,7 @@ import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from hutch.domain.leases import EndReason, Lease, LeaseState
 from hutch.domain.people import SYSTEM, Actor, Role
-from hutch.errors import ConflictError, HutchError
+from hutch.errors import ConflictError, DatabaseUnavailableError, HutchError
 from hutch.services import leases, scheduling, transitions
 from hutch.services.context import Context
 from hutch.store import leases as stored
@@ -162,15 +163,18 @@ class Server:
     async def clear(self) -> None:
         """Hand everything on until nobody holds or wants anything."""
         while live := await self._live():
-            await self.hands.attach(*(e for e in live if e.state is LeaseState.ATTACHING))
-            async with self.context.db.write() as session:
-                await stored.lock_leases(session)
-                for lease in live:
-                    if lease.state is LeaseState.ACTIVE:
-                        await transitions.end(
-                            session, self.context, SYSTEM, lease, EndReason.RELEASED
-                        )
-            await self.hands.detach(*(e for e in live if e.state is LeaseState.DETACHING))
+            # A machine that is busy with other things may let a writer wait for too long.
+            with suppress(DatabaseUnavailableError):
+                await self._hand_on(live)
+
+    async def _hand_on(self, live: list[Lease]) -> None:
+        await self.hands.attach(*(e for e in live if e.state is LeaseState.ATTACHING))
+        async with self.context.db.write() as session:
+            await stored.lock_leases(session)
+            for lease in live:
+                if lease.state is LeaseState.ACTIVE:
+                    await transitions.end(session, self.context, SYSTEM, lease, EndReason.RELEASED)
+        await self.hands.detach(*(e for e in live if e.state is LeaseState.DETACHING))
 
     async def _live(self) -> list[Lease]:
         async with self.context.db.read() as session:

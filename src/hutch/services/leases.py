@@ -272,7 +272,8 @@ async def _check_extension(session: Session, context: Context, lease: Lease) -> 
     blocking = may_extend(scheduling.situation(context, picture, now), lease.id)
     if blocking is None:
         return
-    waiting = next(each for each in picture.leases if each.id == blocking)
+    waiting = await leases.get_lease(session, blocking)
+    assert waiting is not None  # noqa: S101 - it was read in this transaction
     raise ExtensionRefusedError(
         f"{waiting.owner_name} waits for {waiting.count} accelerators of {lease.node_name} "
         "and comes first.",

@@ -77,7 +77,7 @@ def situation(context: Context, picture: Picture, now: datetime) -> Situation:
     return Situation(
         now=now,
         devices=picture.devices,
-        requests=[_request(lease, picture) for lease in picture.leases],
+        requests=picture.requests,
         groups=picture.groups,
         maximum=picture.maximum,
         usage=picture.usage,
@@ -88,35 +88,13 @@ def situation(context: Context, picture: Picture, now: datetime) -> Situation:
     )
 
 
-def _request(lease: Lease, picture: Picture) -> Request:
-    told = lease.announcement
-    reclaim = told if told is not None and told.reason is EndReason.PREEMPTED else None
-    return Request(
-        id=lease.id,
-        instance_id=lease.instance_id,
-        owner_id=lease.owner_id,
-        # A group that is gone has no share: who was in it stands for themselves.
-        group_id=lease.group_id if lease.group_id in picture.groups else None,
-        node_id=lease.node_id,
-        count=lease.count,
-        model=lease.model,
-        duration=lease.duration,
-        state=lease.state,
-        requested_at=lease.requested_at,
-        granted_at=lease.granted_at,
-        expires_at=lease.expires_at,
-        devices=lease.accelerators,
-        reclaim_due=None if reclaim is None else reclaim.due,
-        reclaim_delivered=reclaim is not None and reclaim.notice_id in picture.delivered,
-        can_start=lease.instance_id in picture.running,
-    )
-
-
 async def _apply(
     session: Session, context: Context, picture: Picture, plan: Plan, now: datetime
 ) -> set[str]:
     """Write a plan down; the leases that it changed."""
-    by_id = {lease.id: lease for lease in picture.leases}
+    remind = _to_remind(context, picture, now) - {*plan.expired, *plan.reclaim, *plan.warn}
+    touched = await leases.get_leases(session, _touched(plan) | remind)
+    by_id = {lease.id: lease for lease in touched}
     changed: set[str] = set()
     for lease_id, reason in _endings(plan):
         if await begin_detach(session, context, SYSTEM, by_id[lease_id], reason):
@@ -133,16 +111,22 @@ async def _apply(
         lease = by_id[given.request_id]
         if await grant(session, context, lease, free.take(given.devices), now):
             changed.add(lease.id)
-    for lease in _to_remind(context, picture, now):
-        if lease.id not in changed and lease.expires_at is not None:
+    for lease_id in sorted(remind):
+        lease = by_id[lease_id]
+        if lease.expires_at is not None:
             await warn(session, context, lease, EndReason.EXPIRED, lease.expires_at)
-            changed.add(lease.id)
+            changed.add(lease_id)
     for lease_id, explanation in plan.explanations.items():
         said = explanation.as_dict()
-        if by_id[lease_id].explanation != said:
+        if picture.explained.get(lease_id) != said:
             await leases.update_lease(session, lease_id, explanation=said)
             changed.add(lease_id)
     return changed
+
+
+def _touched(plan: Plan) -> set[str]:
+    granted = {each.request_id for each in plan.grants}
+    return {*plan.expired, *plan.reclaim, *plan.pardon, *plan.warn, *granted}
 
 
 def _endings(plan: Plan) -> Iterable[tuple[str, EndReason]]:
@@ -176,22 +160,22 @@ class _Slots:
         return slots
 
 
-def _reminder(context: Context, lease: Lease) -> datetime | None:
+def _reminder(context: Context, request: Request, picture: Picture) -> datetime | None:
     """When the holder is to be told that the time is nearly up; None if they have been told."""
     warning = timedelta(minutes=context.settings.lease_warning_minutes)
-    if lease.state is not LeaseState.ACTIVE or lease.expires_at is None or not warning:
+    if request.state is not LeaseState.ACTIVE or request.expires_at is None or not warning:
         return None
-    if lease.announcement is not None:
+    if request.id in picture.announced:
         return None
     # A short lease is not announced as ending when it has only begun.
-    return lease.expires_at - min(warning, lease.duration / 2)
+    return request.expires_at - min(warning, request.duration / 2)
 
 
-def _to_remind(context: Context, picture: Picture, now: datetime) -> list[Lease]:
-    moments = ((lease, _reminder(context, lease)) for lease in picture.leases)
-    return [lease for lease, moment in moments if moment is not None and moment <= now]
+def _to_remind(context: Context, picture: Picture, now: datetime) -> set[str]:
+    moments = ((each.id, _reminder(context, each, picture)) for each in picture.requests)
+    return {lease_id for lease_id, moment in moments if moment is not None and moment <= now}
 
 
 def _next_reminder(context: Context, picture: Picture, now: datetime) -> datetime | None:
-    moments = (_reminder(context, lease) for lease in picture.leases)
+    moments = (_reminder(context, each, picture) for each in picture.requests)
     return min((moment for moment in moments if moment is not None and moment > now), default=None)

@@ -69,14 +69,15 @@ def _lease(row: Any) -> Lease:
         expires_at=row.expires_at,
         ended_at=row.ended_at,
         accelerators=tuple(sorted((row.held or "").split(_SEPARATOR))) if row.held else (),
-        announcement=None if row.announcement is None else _announcement(row.announcement),
+        announcement=None if row.announcement is None else read_announcement(row.announcement),
         evidence=row.evidence,
         explanation=row.explanation,
         error=row.error,
     )
 
 
-def _announcement(value: dict[str, str]) -> Announcement:
+def read_announcement(value: dict[str, str]) -> Announcement:
+    """From what `set_announcement` wrote."""
     return Announcement(
         EndReason(value["reason"]),
         datetime.fromisoformat(value["at"]),
@@ -117,6 +118,8 @@ async def get_lease(session: Session, lease_id: str) -> Lease | None:
 
 async def get_leases(session: Session, lease_ids: Collection[str]) -> list[Lease]:
     """Those of these leases that there are, in no order."""
+    if not lease_ids:
+        return []
     query = _SELECT.where(leases.c.id.in_(lease_ids))
     return [_lease(row) for row in await session.execute(query)]
 
