@@ -60,6 +60,8 @@ def test_every_layer_imports_only_what_is_below_it() -> None:
         ("services/users.py", "import sqlalchemy", "SQL lives in the store alone"),
         ("services/users.py", "import hutch.engine.incus", "Only the engine package knows Incus"),
         ("client/__init__.py", "import hutch.services.users", "The command line talks HTTP"),
+        ("agent/watch.py", "import hutch.store.db", "The agent of a node knows the domain"),
+        ("agent/run.py", "import hutch.settings", "The agent of a node knows the domain"),
     ],
 )
 def test_an_import_against_the_layers_is_found(

@@ -179,6 +179,10 @@ NODE_CORDONED = "Node {name} takes nothing new. What runs there goes on."
 NODE_UNCORDONED = "Node {name} takes new instances again."
 NODE_CHANGED = "Node {name} is changed."
 NODE_MOVED = "Node {name} is reached at {address} now. Its instances' ports follow."
+AGENT_TOKEN_CREATED = (
+    "A new token for the agent of {name}, shown this once; the one before is of no use any more."
+    " Keep it in a file that root alone can read."
+)
 NO_NODE = "There is no node yet. An administrator adds one: hutch node add NAME --url URL ..."
 IMAGE_ADDED = "Image {name} can be used: hutch create box --image {name}"
 NO_IMAGE = "There is no image yet. An administrator adds one: hutch image add NAME"
@@ -288,6 +292,7 @@ HELP = {
     ),
     "node cordon": "Give a node nothing new. What runs there goes on.",
     "node uncordon": "Let a node take new instances again.",
+    "node token": "Make a token with which a node's agent signs in.",
     "image": "Keep what instances are created from.",
     "image list": "List images.",
     "image add": "Offer an image that the nodes' engines have under this alias.",
@@ -295,6 +300,10 @@ HELP = {
     "events": "Show who did what to what, when, from where, with what result.",
     "server": "Run the server until it is told to stop.",
     "up": "Start hutch on this machine.",
+    "agent": (
+        "Watch this node's accelerators for the server until it is told to stop. It connects to the"
+        " server; nothing connects to it."
+    ),
     "down": "Stop what `hutch up` started.",
     "config": "Look at the server's settings.",
     "config show": "Print every setting with its meaning, as a settings file.",
@@ -356,6 +365,20 @@ CONFIG_FILE = "The settings file. hutch.toml in the data folder, if left out."
 DATA = "The data folder. HUTCH_DATA or /var/lib/hutch, if left out."
 LISTEN_HOST = "The address to listen on."
 LISTEN_PORT = "The TCP port to listen on."
+AGENT_SERVER = "The server's address, http://… or https://…."
+AGENT_TOKEN_FILE = (
+    "The file with the token of `hutch node token`, its owner's alone to read. agent.token in the"
+    " data folder, if left out."
+)
+AGENT_INTERVAL = "Seconds between two looks at the accelerators."
+SIMULATED_GPUS = "How many accelerators to simulate, for a machine that has none."
+SIMULATED_MODEL = "What the simulated ones are called."
+SIMULATED_MEMORY = "The memory of each simulated one, such as 24GiB."
+SIMULATED_STEERING = (
+    "The file that says what the simulated ones do. simulated-gpus.json in the data folder, if"
+    " left out."
+)
+SIMULATED_FOLDER = "Where their device nodes are made; each node needs one of its own."
 
 # The reference
 

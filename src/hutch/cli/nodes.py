@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
         ("set", configure),
         ("cordon", cordon),
         ("uncordon", uncordon),
+        ("token", new_agent_token),
     ):
         group.command(name, help=messages.HELP[f"node {name}"])(command)
     app.add_typer(
@@ -144,6 +145,18 @@ def uncordon(name: NodeName, as_json: Json = False) -> None:
     terminal = Terminal(as_json=as_json)
     with connect() as client:
         _tell(terminal, client.uncordon_node(name), messages.NODE_UNCORDONED)
+
+
+def new_agent_token(name: NodeName, as_json: Json = False) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        made = client.new_agent_token(name)
+    if as_json:
+        terminal.answer(made)
+        return
+    terminal.note(messages.AGENT_TOKEN_CREATED.format(name=name))
+    # Alone on stdout, so that it can be sent to where it is kept.
+    terminal.say(made["token"])
 
 
 def _tell(terminal: Terminal, node: Node, text: str) -> None:

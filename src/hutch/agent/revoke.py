@@ -1,0 +1,108 @@
+"""Ending what holds a device: named, asked, ended; and never anything else.
+
+A process is signalled through a handle of the very process (pidfd), opened before it is looked at
+again: that it still is in that container, is one of its users' and has the device open. So a
+number that has been given to another process meanwhile is of no harm.
+"""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from hutch.agent import holders, processes
+from hutch.agent.processes import PROC, Container
+from hutch.domain.accelerators import OpenedDevice, Process, Verb
+
+log = structlog.get_logger("hutch.agent")
+
+END_SECONDS = 5.0
+"""How long processes that were ended may take to be gone: the driver lets go of the device then."""
+ROUNDS = 20
+"""How often what a process has begun while it was being ended is looked for again."""
+MOST = 200
+"""Processes that are named in one answer."""
+
+_SIGNALS = {Verb.ASK: signal.SIGTERM, Verb.END: signal.SIGKILL}
+
+
+def carry_out(
+    verb: Verb, container: str, devices: Sequence[OpenedDevice], proc: Path = PROC
+) -> list[Process]:
+    """Do what was ordered; the processes that were found, and that it was done to.
+
+    The first process of a container is named and never signalled: with it the machine would stop.
+    """
+    if verb is not Verb.END:
+        return _round(verb, container, devices, proc)[0][:MOST]
+    deadline = time.monotonic() + END_SECONDS
+    ended: dict[int, Process] = {}
+    for _ in range(ROUNDS):
+        named, handles = _round(verb, container, devices, proc)
+        ended |= {each.pid: each for each in named}
+        _await_end(handles, deadline)
+        if not handles or time.monotonic() >= deadline:
+            break
+    return list(ended.values())[:MOST]
+
+
+def _round(
+    verb: Verb, name: str, devices: Sequence[OpenedDevice], proc: Path
+) -> tuple[list[Process], list[int]]:
+    """Find the holders once, and signal them; those found, and handles of those being ended."""
+    named: list[Process] = []
+    handles: list[int] = []
+    inside = processes.members(name, proc)
+    container = processes.find_container(name, inside, proc)
+    for pid in inside:
+        if not holders.has_open(pid, devices, proc):
+            continue
+        named.append(processes.describe(pid, container, proc=proc))
+        if verb in _SIGNALS and container is not None:
+            handle = _signal(pid, container, devices, _SIGNALS[verb], proc)
+            if handle is not None and verb is Verb.END:
+                handles.append(handle)
+            elif handle is not None:
+                os.close(handle)
+    return named, handles
+
+
+def _signal(
+    pid: int, container: Container, devices: Sequence[OpenedDevice], number: int, proc: Path
+) -> int | None:
+    """Signal a process if it is what is meant; its handle, None if it is not, or has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return None  # it has ended
+    try:
+        if _is_meant(pid, container, devices, proc):
+            signal.pidfd_send_signal(handle, number)
+            log.info("signalled what holds a device", pid=pid, container=container.name,
+                     signal=signal.Signals(number).name)  # fmt: skip
+            return handle
+    except (ProcessLookupError, PermissionError) as error:
+        log.info("a holder could not be signalled", pid=pid, reason=str(error))
+    os.close(handle)
+    return None
+
+
+def _is_meant(pid: int, container: Container, devices: Sequence[OpenedDevice], proc: Path) -> bool:
+    return (
+        pid != container.init
+        and processes.belongs_to(pid, container, proc)
+        and holders.has_open(pid, devices, proc)
+    )
+
+
+def _await_end(handles: list[int], deadline: float) -> None:
+    """Wait until processes have ended: the kernel has closed what they had open by then."""
+    for handle in handles:
+        waiting = select.poll()
+        waiting.register(handle, select.POLLIN)
+        waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        os.close(handle)
