@@ -29,17 +29,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from hutch.errors import ConfigurationError, HutchError
 from hutch.settings import Settings, load_settings
-from hutch.setup import firewall, incusd, processes
+from hutch.setup import firewall, processes
 from hutch.setup.commands import CommandError, run
-from hutch.setup.incus_api import IncusApi
+from hutch.setup.daemons import (
+    SHUTDOWN_SECONDS,
+    Service,
+    agent,
+    engine_services,
+    server,
+    server_answers,
+    server_url,
+    services_of,
+)
 from hutch.setup.processes import Identity
 from hutch.setup.site import Daemon, Site, load_site
 
@@ -48,6 +54,7 @@ Report = Callable[[str], None]
 #: In the environment of every process the supervisor starts: the data folder and the service.
 MARK = "HUTCH_SUPERVISED"
 UNIT = "hutch-server.service"
+AGENT_UNIT = "hutch-agent.service"
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -55,118 +62,8 @@ _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0
 #: Seconds between two looks at what somebody else runs.
 _LOOK_SECONDS = 5.0
-#: A connection is an open file, and so is each event stream. The unit in `deploy/` says the same.
-_SERVER_FILES = 65536
 _LOG_BYTES = 10 * 1024 * 1024
 _READY_SECONDS = 60.0
-_SHUTDOWN_SECONDS = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """One process to keep running."""
-
-    name: str
-    argv: list[str]
-    is_ready: Callable[[], bool]
-    stop: Callable[[Identity | None], None]
-    environment: dict[str, str] = field(default_factory=dict[str, str])
-    user: str = ""
-    groups: tuple[str, ...] = ()
-    before_start: Callable[[], None] = lambda: None
-    may_stop: Callable[[], bool] = lambda: True
-    is_own: Callable[[list[str]], bool] | None = None
-    """Whether these are its arguments, where an older version of hutch gave it others."""
-    open_files: int = 0
-    """How many files it may have open at least, where the machine allows it; 0: as it comes."""
-    may_be_others: bool = False
-    """Whether it is as good when a process that hutch did not start does this already."""
-
-
-def services_of(site: Site, settings: Settings) -> list[Service]:
-    """What runs for this hutch, in the order of starting."""
-    return [*_engine_services(site), _server(site, settings)]
-
-
-def _engine_services(site: Site) -> list[Service]:
-    return [_lxcfs(), _incusd(site)] if site.daemon is Daemon.SUPERVISED else []
-
-
-def _lxcfs() -> Service:
-    return Service(
-        name="lxcfs",
-        argv=incusd.lxcfs_argv(),
-        is_ready=incusd.lxcfs_mounted,
-        stop=processes.end,
-        may_stop=_is_lxcfs_unused,
-        before_start=incusd.clear_lxcfs,
-        may_be_others=True,
-    )
-
-
-def _is_lxcfs_unused() -> bool:
-    """Containers of any Incus on the machine look through it: without it their /proc is dead."""
-    return not any(
-        words[0].startswith("[lxc monitor]") for _, words in processes.processes() if words
-    )
-
-
-def _incusd(site: Site) -> Service:
-    environment = {"INCUS_DIR": str(site.incus_folder)}
-
-    def answers() -> bool:
-        with IncusApi(site.socket) as api:
-            return api.answers()
-
-    def stop(identity: Identity | None) -> None:
-        """Containers that run are shut down, and start again with the daemon."""
-        with contextlib.suppress(CommandError):
-            argv = ["incus", "admin", "shutdown", f"--timeout={_SHUTDOWN_SECONDS}"]
-            run(argv, env=environment, timeout=_SHUTDOWN_SECONDS + 20)
-        processes.end(identity, 20)
-
-    return Service(
-        name="incusd",
-        argv=incusd.daemon_argv(),
-        is_ready=answers,
-        stop=stop,
-        environment=environment,
-        is_own=incusd.is_daemon,
-        before_start=lambda: incusd.make_folders(site.incus_folder),
-        may_be_others=True,
-    )
-
-
-def _server(site: Site, settings: Settings) -> Service:
-    def stop(identity: Identity | None) -> None:
-        processes.end(identity, 30)
-
-    return Service(
-        name="server",
-        argv=[str(Path(sys.executable).parent / "hutch"), "server"],
-        is_ready=lambda: server_answers(settings),
-        stop=stop,
-        environment={"HUTCH_DATA": str(site.data)},
-        user=site.user,
-        groups=site.groups,
-        open_files=_SERVER_FILES,
-    )
-
-
-def server_url(settings: Settings) -> str:
-    """Where programs on this machine reach the server."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-    host = everywhere.get(settings.listen_host, settings.listen_host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.listen_port}"
-
-
-def server_answers(settings: Settings) -> bool:
-    """Whether a server answers at the settings' address and is ready for requests."""
-    try:
-        answer = httpx.get(f"{server_url(settings)}/readyz", timeout=2)
-    except httpx.HTTPError:
-        return False
-    return answer.is_success
 
 
 # ---- one process: found again, started, watched ---------------------------------------------
@@ -414,7 +311,7 @@ def start_engine(site: Site) -> None:
     """Starts lxcfs and the Incus daemon now, before there is a server to run; the supervisor
     finds them later. Raises CommandError when one does not come up."""
     _prepare_folders(site)
-    for service in _engine_services(site):
+    for service in engine_services(site):
         if find(site, service) is None and not service.is_ready():
             start(site, service)
         until = time.monotonic() + _READY_SECONDS
@@ -477,7 +374,7 @@ def up(data: Path | None = None, report: Report = print) -> None:
     settings = load_settings(data=data)
     site = load_site(settings.data)
     if site.units:
-        _systemctl("start")
+        _systemctl("start", site)
     else:
         _check_rights(site)
         _prepare_folders(site)
@@ -494,20 +391,27 @@ def up(data: Path | None = None, report: Report = print) -> None:
     report(f"hutch runs at {server_url(settings)}")
 
 
-def renew(site: Site) -> None:
-    """Ends the supervisor and the server, so that `up` starts them of the code installed now.
-    Incus and the instances go on running."""
+def renew(site: Site, *, with_server: bool = True) -> None:
+    """Ends the supervisor, the agent and the server, so that `up` starts them of the code and
+    the settings that are there now. Incus and the instances go on running."""
     supervisor = _supervisor(site)
     if supervisor is not None:
         os.kill(supervisor.pid, signal.SIGHUP)
         processes.wait_ended(supervisor, 10)
         processes.kill(supervisor)
-    processes.end(server_process(site), 30)
+    settings = load_settings(data=site.data)
+    processes.end(find(site, agent(site, settings)), 10)
+    if with_server:
+        processes.end(find(site, server(site, settings)), 30)
 
 
 def server_process(site: Site) -> Identity | None:
     """The server that runs for this site, if any."""
-    return find(site, _server(site, load_settings(data=site.data)))
+    return find(site, server(site, load_settings(data=site.data)))
+
+
+def agent_process(site: Site) -> Identity | None:
+    return find(site, agent(site, load_settings(data=site.data)))
 
 
 def down(data: Path | None = None, report: Report = print) -> None:
@@ -519,14 +423,14 @@ def down(data: Path | None = None, report: Report = print) -> None:
     settings = load_settings(data=data)
     site = load_site(settings.data)
     if site.units:
-        _systemctl("stop")
+        _systemctl("stop", site)
         report("hutch is stopped. Instances go on running under Incus.")
         return
     _check_rights(site)
     supervisor = _supervisor(site)
     if supervisor is not None:
         report("Stopping hutch ...")
-        processes.end(supervisor, _SHUTDOWN_SECONDS + 60)
+        processes.end(supervisor, SHUTDOWN_SECONDS + 60)
     # What a killed supervisor left behind, or one that was ended too early.
     stop_all(site, settings, report)
     report("hutch is stopped.")
@@ -538,11 +442,12 @@ def _check_rights(site: Site) -> None:
         raise ConfigurationError(message, hint="Put sudo before the command.")
 
 
-def _systemctl(verb: str) -> None:
+def _systemctl(verb: str, site: Site) -> None:
+    units = [UNIT, *([AGENT_UNIT] if site.agent_token.exists() else [])]
     try:
-        run(["systemctl", verb, UNIT])
+        run(["systemctl", verb, *units])
     except CommandError as error:
-        raise ConfigurationError(str(error), hint=f"Look at: journalctl -u {UNIT}") from error
+        raise ConfigurationError(str(error), hint=f"Look at: journalctl -u {units[-1]}") from error
 
 
 def main() -> int:

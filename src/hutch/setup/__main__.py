@@ -7,10 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from hutch import supervisor
 from hutch.domain.nodes import EngineKind
 from hutch.errors import HutchError
-from hutch.setup import host, launch, machine, person
+from hutch.setup import daemons, host, launch, machine, person
 from hutch.setup.host import Finding
 from hutch.setup.launch import Launch
 from hutch.setup.options import Options, parse
@@ -96,7 +95,7 @@ def without_engine(arguments: Sequence[str]) -> list[str]:
 
 
 def _tell_end(launching: Launch, reporter: Reporter) -> None:
-    reporter.line(f"\nhutch runs at {supervisor.server_url(launching.settings)}")
+    reporter.line(f"\nhutch runs at {daemons.server_url(launching.settings)}")
     reporter.line(f"  Administrator: {launching.administrator}")
     if launching.password is not None:
         reporter.line(f"  Password:      {launching.password}   (shown only now: keep it)")

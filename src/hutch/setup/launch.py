@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hutch import supervisor
 from hutch.client import Client, load_login, save_login
 from hutch.client.answers import Instance, Node
 from hutch.domain import names
@@ -23,7 +22,7 @@ from hutch.domain.nodes import EngineKind
 from hutch.domain.sshkeys import parse_public_key
 from hutch.errors import HutchError, InvalidNameError
 from hutch.settings import Settings, as_toml, load_settings
-from hutch.setup import files, host, person, prepare, service
+from hutch.setup import daemons, files, host, person, prepare, service
 from hutch.setup.commands import run
 from hutch.setup.image import read_recipe
 from hutch.setup.incus_api import IncusApi
@@ -61,7 +60,7 @@ class Launch:
 
     @property
     def url(self) -> str:
-        return supervisor.server_url(self.settings)
+        return daemons.server_url(self.settings)
 
     def client(self) -> Client:
         """The API, as the administrator whose sign-in the person has."""
@@ -91,6 +90,7 @@ def steps(launch: Launch) -> list[Step]:
         _server(launch),
         _sign_in(launch),
         _node(launch),
+        _agent(launch),
         _image(launch),
         _key(launch),
     ]
@@ -180,7 +180,7 @@ def _server(launch: Launch) -> Step:
     site, settings = launch.site, launch.settings
 
     def is_done() -> bool:
-        return service.is_current(site) and supervisor.server_answers(settings)
+        return service.is_current(site) and daemons.server_answers(settings)
 
     def do(_: Progress) -> str:
         mine = service.is_ours(site)
@@ -190,7 +190,7 @@ def _server(launch: Launch) -> Step:
                 "Choose another: ./quickstart --set listen_port=7481",
             )
         service.install(load_site(site.data))
-        return supervisor.server_url(settings)
+        return daemons.server_url(settings)
 
     return Step("Services", is_done, do, advice=f"What it said is in {site.log_folder}.")
 
@@ -254,6 +254,33 @@ def _this_node(nodes: list[Node]) -> Node | None:
     """The node that an earlier run added for this machine, if there is one of its name."""
     name = node_name(socket.gethostname())
     return next((node for node in nodes if node["name"] == name), None)
+
+
+def _agent(launch: Launch) -> Step:
+    """The node's agent, with a token of its own: without it accelerators are given to nobody."""
+    site = launch.site
+
+    def do(_: Progress) -> str:
+        if not site.agent_token.exists():
+            own = _this_node(launch.client().list_nodes())
+            if own is None:
+                raise StepFailedError(
+                    "This machine is a node under another name than its own",
+                    "See `hutch node list`, then: hutch node token NAME",
+                )
+            token = launch.client().new_agent_token(own["name"])["token"]
+            files.replace_text(site.agent_token, token + "\n", mode=0o600)
+        service.install_agent(site)
+        if site.simulated_gpus:
+            return f"with {site.simulated_gpus} simulated accelerators"
+        return "started"
+
+    return Step(
+        "Agent of this node",
+        lambda: service.agent_is_current(site),
+        do,
+        advice=f"What it said is in {site.log_folder}/agent.log.",
+    )
 
 
 def node_name(host_name: str) -> str:

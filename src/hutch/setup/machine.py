@@ -39,7 +39,8 @@ def decide_site(options: Options) -> Site:
     """
     known = _known_site(options)
     if known is not None:
-        return known
+        wish = options.simulated_gpus
+        return known if wish is None else replace(known, simulated_gpus=wish)
     is_root = os.geteuid() == 0
     own_socket = options.incus_folder / "unix.socket"
     daemon, socket = Daemon.NONE, own_socket
@@ -57,6 +58,7 @@ def decide_site(options: Options) -> Site:
         user=options.user if is_root else "",
         groups=(),
         units=is_root and host.has_systemd(),
+        simulated_gpus=options.simulated_gpus or 0,
     )
 
 
@@ -200,7 +202,10 @@ def _folders(site: Site) -> Step:
             return False
         if site.user and os.geteuid() == 0 and site.data.stat().st_mode & 0o7777 != 0o1775:
             return False
-        return (site.data / "site.json").exists() and load_site(site.data).names == site.names
+        if not (site.data / "site.json").exists():
+            return False
+        saved = load_site(site.data)
+        return (saved.names, saved.simulated_gpus) == (site.names, site.simulated_gpus)
 
     return Step(f"Data folder {site.data}", is_done, do)
 

@@ -13,6 +13,7 @@ from hutch.domain.nodes import EngineKind
 from hutch.setup.prepare import Names, PoolDriver
 
 DEFAULT_INCUS_FOLDER = Path("/var/lib/incus")
+MOST_SIMULATED_GPUS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Options:
     """The system user hutch runs as, where it is root who sets it up."""
     settings: Mapping[str, str]
     """Keys for hutch.toml."""
+    simulated_gpus: int | None = None
+    """How many accelerators to make up; None: as many as an earlier run was told."""
 
 
 def default_data(is_root: bool, environment: Mapping[str, str]) -> Path:
@@ -71,6 +74,7 @@ def parse(
         command_folder=Path(parsed.command_dir or command_folder).absolute(),
         user=parsed.user,
         settings=dict(parsed.set),
+        simulated_gpus=parsed.simulated_gpus,
     )
 
 
@@ -86,7 +90,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--incus-dir", metavar="DIR")
     parser.add_argument("--command-dir", metavar="DIR")
     parser.add_argument("--user", default="hutch")
+    parser.add_argument("--simulated-gpus", metavar="N", type=_count)
     return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= MOST_SIMULATED_GPUS):
+        raise argparse.ArgumentTypeError(f"0 to {MOST_SIMULATED_GPUS} are allowed")
+    return int(text)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -46,6 +46,8 @@ class Site:
     """Groups the server needs beside, to reach the engine's socket."""
     units: bool
     """Whether systemd runs hutch."""
+    simulated_gpus: int = 0
+    """How many accelerators the node's agent makes up, for machines that have none."""
 
     @property
     def run_folder(self) -> Path:
@@ -55,6 +57,11 @@ class Site:
     @property
     def log_folder(self) -> Path:
         return self.data / "log"
+
+    @property
+    def agent_token(self) -> Path:
+        """The token with which the node's agent signs in. Root's alone, as far as there is root."""
+        return self.data / "agent.token"
 
     @property
     def engine_url(self) -> str:
@@ -84,6 +91,8 @@ def load_site(data: Path) -> Site:
             user=fields["user"],
             groups=tuple(fields["groups"]),
             units=fields["units"],
+            # Written by versions that knew of no accelerators: none.
+            simulated_gpus=int(fields.get("simulated_gpus", 0)),
         )
     except FileNotFoundError:
         message = f"There is no hutch in {data} yet."
