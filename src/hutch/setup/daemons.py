@@ -142,6 +142,8 @@ def agent_environment(site: Site, settings: Settings) -> dict[str, str]:
         "HUTCH_AGENT_TOKEN_FILE": str(site.agent_token),
         "HUTCH_AGENT_SIMULATED_GPUS": str(site.simulated_gpus),
         "HUTCH_AGENT_SIMULATED_STEERING": str(site.data / "simulated-gpus.json"),
+        # Of this hutch alone: an agent clears away what it finds there and does not know.
+        "HUTCH_AGENT_SIMULATED_FOLDER": f"/dev/{site.names.project}-gpu",
     }
 
 

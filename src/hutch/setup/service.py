@@ -110,6 +110,7 @@ def unit_text(template: str, site: Site) -> str:
         .replace("Group=hutch", f"Group={site.user}")
         .replace("SupplementaryGroups=incus-admin", f"SupplementaryGroups={groups}")
         .replace("hutchbr0", site.names.network)
+        .replace("/dev/hutch-gpu", f"/dev/{site.names.project}-gpu")
         .replace("http://127.0.0.1:7480", url)
         .replace("SIMULATED_GPUS=0", f"SIMULATED_GPUS={site.simulated_gpus}")
     )
