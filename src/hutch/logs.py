@@ -15,7 +15,7 @@ from structlog.typing import Processor
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _NOISY = (
     "uvicorn.access", "uvicorn.error", "alembic", "httpx", "httpcore", "asyncio", "sqlalchemy",
-    "websockets",
+    "websockets", "asyncssh",
 )  # fmt: skip
 """Libraries of which only warnings are wanted. uvicorn tells of every WebSocket, with its query."""
 

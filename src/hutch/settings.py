@@ -239,6 +239,72 @@ class Settings(BaseModel):
     login_days: int = Field(
         default=30, ge=1, le=3650, description="Days for which a sign-in of the CLI is valid."
     )
+    gateway_host: str = Field(
+        default="", description="The address on which the SSH gateway listens; empty: all of them."
+    )
+    gateway_port: int = Field(
+        default=2222, ge=1, le=65535, description="The TCP port on which the SSH gateway listens."
+    )
+    gateway_processes: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Gateway processes that share the port; 0: one for every four processors.",
+    )
+    gateway_address: str = Field(
+        default="",
+        description=(
+            "The name or address at which people reach the gateway; empty: that of the first node."
+        ),
+    )
+    gateway_alias: str = Field(
+        default="lab",
+        pattern=r"^[a-z][a-z0-9-]{0,62}$",
+        description="What the gateway is called in the ssh configuration that hutch writes.",
+    )
+    gateway_server_url: str = Field(
+        default="",
+        description=(
+            "Where the gateway's commands reach the server; empty: listen_host and listen_port."
+        ),
+    )
+    gateway_connections: int = Field(
+        default=2000,
+        ge=1,
+        le=100_000,
+        description="Connections of people that one gateway process has at once.",
+    )
+    gateway_connections_per_person: int = Field(
+        default=64, ge=1, le=100_000, description="The same of one person."
+    )
+    gateway_waiting: int = Field(
+        default=256,
+        ge=8,
+        le=100_000,
+        description="Connections at once that have not logged in; one more, and the oldest goes.",
+    )
+    gateway_failures: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Failed logins of one address within login_window_seconds.",
+    )
+    gateway_login_seconds: float = Field(
+        default=60.0, ge=1, le=3600, description="What a connection gets to log in."
+    )
+    gateway_idle_minutes: float = Field(
+        default=1440.0,
+        ge=0,
+        le=525_600,
+        description="Minutes without a byte after which a connection is ended; 0: never.",
+    )
+    gateway_wake_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="How long somebody who comes by ssh waits for an instance that starts.",
+    )
+
     largest_body: int = Field(
         default=1024**2, description="The largest request body, such as 1MiB."
     )

@@ -28,6 +28,7 @@ WITHOUT_LOGIN = {
 _BODIES: dict[str, Any] = {
     "instance_create": {"name": "another"},
     "instance_configure": {"cpus": 1},
+    "instance_set_wake": {"on_ssh": True},
     "instance_execute": {"argv": ["true"]},
     "snapshot_create": {"name": "now"},
     "share_put": {},

@@ -7,7 +7,7 @@ from tests.cli.server import Person, Server
 
 SHAPE = {
     "id", "name", "owner", "state", "desired", "node", "image", "cpus", "memory", "disk",
-    "processes", "ssh", "drift", "error", "share", "created_at",
+    "processes", "ssh", "drift", "error", "share", "wake_on_ssh", "created_at",
 }  # fmt: skip
 
 
@@ -195,3 +195,14 @@ def test_operations_are_listed_and_shown(alice: Person) -> None:
     assert "100 %" in out
     assert alice.json("operation", "list", "--live") == []
     assert alice.hutch("operation", "retry", operation["id"]).code == 4
+
+
+def test_whether_ssh_starts_it_can_be_said_alone_and_with_limits(alice: Person) -> None:
+    assert alice.json("create", "box")["instance"]["wake_on_ssh"] is True
+    ran = alice.hutch("set", "box", "--no-wake")
+    assert (ran.code, ran.out) == (0, "box is started by `hutch start box` alone.\n")
+    assert alice.json("show", "box")["wake_on_ssh"] is False
+    changed = alice.json("set", "box", "--wake", "--cpus", "1")
+    assert changed["operation"]["state"] == "done"
+    assert alice.json("set", "box", "--wake")["wake_on_ssh"] is True
+    assert alice.hutch("set", "box").code == 2

@@ -31,6 +31,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "show_instance": lambda c: c.show_instance("box"),
     "show_usage": lambda c: c.show_usage("box"),
     "configure_instance": lambda c: c.configure_instance("box", cpus=1, memory="1GiB", disk=1),
+    "set_wake": lambda c: c.set_wake("box", False),
     "delete_instance": lambda c: c.delete_instance("box"),
     "start_instance": lambda c: c.start_instance("box"),
     "stop_instance": lambda c: c.stop_instance("box"),

@@ -13,6 +13,7 @@ from hutch.domain.sizes import GiB
 from hutch.errors import HutchError
 from hutch.services import (
     events,
+    gateway,
     images,
     instances,
     keys,
@@ -32,11 +33,12 @@ from tests.keys import new_key
 from tests.lab import Lab
 
 SERVICES = (
-    events, images, instances, keys, nodes, operations, shares, snapshots, tokens, users,
+    events, gateway, images, instances, keys, nodes, operations, shares, snapshots, tokens, users,
 )  # fmt: skip
 
 READ_ONLY = {
-    "events.list_all", "images.list_all", "instances.current", "instances.list_all",
+    "events.list_all", "gateway.reachable", "gateway.still_known", "gateway.still_reachable",
+    "gateway.whose_key", "images.list_all", "instances.current", "instances.list_all",
     "instances.show", "instances.usage", "keys.list_all", "nodes.list_all", "operations.list_all",
     "operations.show", "operations.wait", "shares.list_all", "snapshots.list_all",
     "tokens.list_all", "users.list_all", "users.me", "users.show",
@@ -212,6 +214,16 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
     "operations.retry": (_retry, "operation.retry", "ada", "operation", "instance_stop"),
     "shares.add": (_share, "instance.share", "alice", "instance", "first"),
     "shares.remove": (_unshare, "instance.unshare", "alice", "instance", "first"),
+    "gateway.set_wake": (
+        lambda w: gateway.set_wake(w.context, w.alice, "first", wake=False),
+        "instance.set_wake", "alice", "instance", "first",
+    ),
+    "gateway.record": (
+        lambda w: gateway.record(
+            w.context, [gateway.Visit(w.alice, ("SHA256:x",), w.context.now())]
+        ),
+        "gateway.login", "alice", "user", "alice",
+    ),
     "snapshots.create": (_snapshot, "snapshot.create", "alice", "instance", "first"),
     "snapshots.restore": (_restore, "snapshot.restore", "alice", "instance", "first"),
     "snapshots.delete": (_delete_snapshot, "snapshot.delete", "alice", "instance", "first"),

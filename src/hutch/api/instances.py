@@ -19,7 +19,7 @@ from hutch.domain.instances import Instance as Entity
 from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
 from hutch.errors import InvalidInputError, UnavailableError
-from hutch.services import instances
+from hutch.services import gateway, instances
 from hutch.services.instances import Wish
 
 router = APIRouter(prefix=f"{PREFIX}/instances", tags=["instance"])
@@ -47,6 +47,7 @@ _EXAMPLE: JsonDict = {
     "drift": None,
     "error": None,
     "share": None,
+    "wake_on_ssh": True,
     "created_at": "2026-03-01T12:00:00Z",
 }
 
@@ -96,6 +97,9 @@ class Instance(TypedDict):
     drift: Drift | None
     error: str | None
     share: Annotated[Received | None, Field(description="None for your own.")]
+    wake_on_ssh: Annotated[
+        bool, Field(description="Whether coming through the gateway starts it when it is stopped.")
+    ]
     created_at: datetime
 
 
@@ -127,6 +131,11 @@ class NewLimits(Body):
     cpus: Count | None = None
     memory: Size | None = None
     disk: Size | None = None
+
+
+class Wake(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"on_ssh": False}]})
+    on_ssh: bool
 
 
 class Rebuild(Body):
@@ -194,6 +203,7 @@ def as_json(instance: Entity) -> Instance:
         "drift": drift and {"code": drift.code, "message": drift.message, "since": drift.since},
         "error": instance.error,
         "share": share and {"read_only_view": share.read_only_view, "until": share.until},
+        "wake_on_ssh": instance.wake_on_ssh,
         "created_at": instance.created_at,
     }
 
@@ -263,6 +273,17 @@ async def configure(
             context, actor, instance, cpus=body.cpus, memory=body.memory, disk=body.disk
         )
     )
+
+
+@router.put("/{instance}/wake", response_model=Instance, summary="Say whether ssh starts it")
+async def set_wake(
+    context: ContextDep,
+    actor: Annotated[Actor, allowed(Action.INSTANCE_CONFIGURE)],
+    instance: str,
+    body: Wake,
+) -> Response:
+    """That is, whether coming through the gateway starts it when it is stopped."""
+    return reply(as_json(await gateway.set_wake(context, actor, instance, body.on_ssh)))
 
 
 @router.delete("/{instance}", response_model=Begun, status_code=202, summary="Delete an instance")

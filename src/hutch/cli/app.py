@@ -30,7 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "nodes": ("node",),
     "images": ("image",),
     "events": ("events",),
-    "daemon": ("server", "agent", "up", "down", "config"),
+    "daemon": ("server", "gateway", "agent", "up", "down", "config"),
     "about": ("version", "reference"),
 }  # fmt: skip
 """The modules beside this one, and the commands that each adds."""

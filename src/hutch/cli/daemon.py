@@ -1,4 +1,4 @@
-"""`hutch server`, `agent`, `up`, `down` and `config`: the commands that run hutch itself.
+"""`hutch server`, `gateway`, `agent`, `up`, `down`, `config`: the commands that run hutch itself.
 
 The only module of the command line that knows the server. It is imported for these commands
 alone, and the server's modules when one of them runs.
@@ -24,7 +24,13 @@ Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help=message
 
 def add_to(app: typer.Typer) -> None:
     panel = messages.PANEL_SERVER
-    for name, command in (("server", server), ("agent", agent), ("up", up), ("down", down)):
+    for name, command in (
+        ("server", server),
+        ("gateway", gateway),
+        ("agent", agent),
+        ("up", up),
+        ("down", down),
+    ):
         app.command(name, help=messages.HELP[name], rich_help_panel=panel)(command)
     group = typer.Typer()
     for name, command in (("show", show_config), ("check", check_config)):
@@ -46,6 +52,22 @@ def server(
     from hutch.settings import load_settings
 
     serve(load_settings(config, data=_folder(data), listen_host=host, listen_port=port))
+
+
+def gateway(
+    config: ConfigFile = None,
+    data: Data = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help=messages.GATEWAY_HOST)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="PORT", help=messages.LISTEN_PORT)
+    ] = None,
+) -> None:
+    from hutch.gateway.serve import serve
+    from hutch.settings import load_settings
+
+    serve(load_settings(config, data=_folder(data), gateway_host=host, gateway_port=port))
 
 
 def agent(

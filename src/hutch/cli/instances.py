@@ -293,18 +293,36 @@ def configure(
     cpus: Cpus = None,
     memory: Memory = None,
     disk: Disk = None,
+    wake: Annotated[
+        bool | None, typer.Option("--wake/--no-wake", help=messages.WAKE, show_default=False)
+    ] = None,
     no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
     terminal = Terminal(as_json=as_json)
-    if cpus is None and memory is None and disk is None:
-        raise exits.UsageError(messages.NOTHING_TO_SET.format(options="--cpus, --memory, --disk"))
+    no_limit = cpus is None and memory is None and disk is None
+    if no_limit and wake is None:
+        options = "--cpus, --memory, --disk, --wake, --no-wake"
+        raise exits.UsageError(messages.NOTHING_TO_SET.format(options=options))
     with connect() as client:
-        begun = client.configure_instance(
-            resolve(client, name), cpus=cpus, memory=memory, disk=disk
-        )
+        ref = resolve(client, name)
+        if wake is not None:
+            _tell_wake(terminal, client.set_wake(ref, wake), silent=not no_limit)
+        if no_limit:
+            return
+        begun = client.configure_instance(ref, cpus=cpus, memory=memory, disk=disk)
         doing, done = messages.CONFIGURING.format(name=name), messages.CONFIGURED.format(name=name)
         complete(terminal, client, begun, doing, done, no_wait)
+
+
+def _tell_wake(terminal: Terminal, instance: Instance, *, silent: bool) -> None:
+    if terminal.as_json:
+        # A change of limits that follows answers with an object of its own.
+        if not silent:
+            terminal.answer(instance)
+        return
+    text = messages.WAKES if instance["wake_on_ssh"] else messages.WAKES_NOT
+    terminal.say(text.format(name=instance["name"]))
 
 
 def delete(

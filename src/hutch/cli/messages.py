@@ -66,6 +66,8 @@ STOPPED = "{name} is stopped."
 RESTARTED = "{name} runs again."
 REBUILT = "{name} is new again."
 CONFIGURED = "{name} has its new limits."
+WAKES = "{name} is started when you come by ssh and it is stopped."
+WAKES_NOT = "{name} is started by `hutch start {name}` alone."
 DELETED = "{name} is deleted."
 LOG_IN = "Log in:  hutch ssh {name}"
 OR_WITH_SSH = "    or:  {command}"
@@ -232,7 +234,7 @@ HELP = {
     "stop": "Stop an instance. Its disk stays.",
     "restart": "Restart an instance.",
     "rebuild": "Replace an instance's disk by a fresh one; name, port and keys stay.",
-    "set": "Change an instance's limits, while it runs where the engine can.",
+    "set": "Change an instance's limits, while it runs where the engine can, and its other ways.",
     "delete": "Delete an instance and everything on it.",
     "share": (
         "Let a person log in to an instance with their own SSH keys, start and stop it. They cannot"
@@ -299,6 +301,7 @@ HELP = {
     "image pool": "Set how many instances of an image each node keeps ready, so creating is fast.",
     "events": "Show who did what to what, when, from where, with what result.",
     "server": "Run the server until it is told to stop.",
+    "gateway": "Run the SSH gateway until it is told to stop.",
     "up": "Start hutch on this machine.",
     "agent": (
         "Watch this node's accelerators for the server until it is told to stop. It connects to the"
@@ -315,6 +318,7 @@ HELP = {
 NEW_NAME = "Its name: a-z, 0-9 and '-', beginning with a letter. It is the host name inside."
 FROM_IMAGE = "What it is made from; `hutch image list` shows what there is. base, if left out."
 OTHER_IMAGE = "Another image than the present one."
+WAKE = "Whether coming by ssh through the gateway starts it when it is stopped."
 ON_NODE = "The node it is to be on. The one with most room, if left out."
 EVERYONES = "Everyone's, for administrators."
 ONE_PERSONS = "This person's: what they share with you; all of them for administrators."
@@ -364,6 +368,7 @@ EVENTS_BEFORE = "Only events before this one, to page back."
 CONFIG_FILE = "The settings file. hutch.toml in the data folder, if left out."
 DATA = "The data folder. HUTCH_DATA or /var/lib/hutch, if left out."
 LISTEN_HOST = "The address to listen on."
+GATEWAY_HOST = "The address to listen on. All of them, if left out."
 LISTEN_PORT = "The TCP port to listen on."
 AGENT_SERVER = "The server's address, http://… or https://…."
 AGENT_TOKEN_FILE = (

@@ -107,6 +107,7 @@ class Instance(TypedDict):
     error: str | None
     share: Received | None
     """None for one's own."""
+    wake_on_ssh: bool
     created_at: str
 
 

@@ -138,6 +138,10 @@ class Client:
     ) -> answers.Begun:
         return self._do("PATCH", _instance(ref), {"cpus": cpus, "memory": memory, "disk": disk})
 
+    def set_wake(self, ref: str, on_ssh: bool) -> answers.Instance:
+        """Say whether coming through the gateway starts an instance that is stopped."""
+        return self._do("PUT", f"{_instance(ref)}/wake", {"on_ssh": on_ssh})
+
     def delete_instance(self, ref: str) -> answers.Begun:
         return self._do("DELETE", _instance(ref))
 

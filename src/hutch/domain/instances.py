@@ -97,3 +97,5 @@ class Instance:
     created_at: datetime
     share: Share | None = None
     """By which someone else than its owner sees it."""
+    wake_on_ssh: bool = True
+    """Whether coming through the gateway starts it when it is stopped."""

@@ -6,6 +6,8 @@ import secrets
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hutch.errors import ConfigurationError
 
@@ -21,6 +23,7 @@ class Vault:
                 "The secret key is damaged.", hint="Restore secret.key from your backup."
             ) from None
 
+        self._key = key
         self.lab = hashlib.sha256(b"hutch lab " + key).hexdigest()[:12]
         """Names this installation on the containers it makes; tells nothing about the key."""
 
@@ -36,6 +39,13 @@ class Vault:
                 "A secret in the database was sealed with another key.",
                 hint="secret.key must be the file that belongs to this database.",
             ) from None
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes for one purpose: always the same of this key, and telling nothing about it."""
+        derivation = HKDF(
+            algorithm=SHA256(), length=32, salt=None, info=f"hutch {purpose}".encode()
+        )
+        return derivation.derive(self._key)
 
 
 def open_vault(file: Path) -> Vault:

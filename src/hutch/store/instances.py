@@ -55,6 +55,7 @@ def _instance(row: Any) -> Instance:
         drift=None if row.drift is None else _drift(row.drift),
         error=row.error,
         created_at=row.created_at,
+        wake_on_ssh=row.wake_on_ssh,
     )
 
 
@@ -216,6 +217,12 @@ async def behind_on_keys(
     if instance_id is not None:
         query = query.where(instances.c.id == instance_id)
     return [(row.id, row.owner_id, row.name) for row in await session.execute(query)]
+
+
+async def owners(session: Session, instance_ids: Collection[str]) -> dict[str, str]:
+    """The owner's id of each of these instances that there still is."""
+    query = select(instances.c.id, instances.c.owner_id).where(instances.c.id.in_(instance_ids))
+    return {row.id: row.owner_id for row in await session.execute(query)}
 
 
 async def count_by_state(session: Session) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """SSH keys of people."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hutch.domain.people import SshKey
+from hutch.domain.people import Role, SshKey
 from hutch.errors import KeyTakenError
 from hutch.store.db import Session, columns
 from hutch.store.shares import lasting
@@ -118,3 +119,24 @@ async def get_key(session: Session, key_id: str) -> SshKey | None:
 async def count_keys(session: Session, user_id: str) -> int:
     query = select(func.count()).select_from(ssh_keys).where(ssh_keys.c.user_id == user_id)
     return (await session.execute(query)).scalar_one()
+
+
+async def holder(session: Session, fingerprint: str) -> tuple[str, str, Role] | None:
+    """Whose key this is, unless they are disabled: user id, name, role."""
+    query = (
+        select(users.c.id, users.c.name, users.c.role)
+        .join(ssh_keys, ssh_keys.c.user_id == users.c.id)
+        .where(ssh_keys.c.fingerprint == fingerprint, users.c.disabled_at.is_(None))
+    )
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else (row.id, row.name, Role(row.role))
+
+
+async def holders(session: Session, fingerprints: Collection[str]) -> dict[str, str]:
+    """The user id behind each of these keys that is still registered by somebody not disabled."""
+    query = (
+        select(ssh_keys.c.fingerprint, ssh_keys.c.user_id)
+        .join(users, users.c.id == ssh_keys.c.user_id)
+        .where(ssh_keys.c.fingerprint.in_(fingerprints), users.c.disabled_at.is_(None))
+    )
+    return {row.fingerprint: row.user_id for row in await session.execute(query)}

@@ -25,6 +25,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     text,
+    true,
 )
 
 metadata = MetaData(
@@ -210,6 +211,8 @@ instances = Table(
     Column("guests_version", Integer, nullable=False, server_default=text("0")),
     Column("drift", JSON(none_as_null=True)),
     Column("error", Text),
+    # Whether coming through the gateway starts it when it is stopped.
+    Column("wake_on_ssh", Boolean, nullable=False, server_default=true()),
     Column("created_at", Instant, nullable=False),
     UniqueConstraint("owner_id", "name"),
     Index("ix_instances_node_id", "node_id"),

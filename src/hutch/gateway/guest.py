@@ -1,0 +1,186 @@
+"""Whoever is at the other end of a connection: who they are, and what they may open.
+
+A person is known by their key alone. The user name that ssh sends says nothing about who comes:
+any name will do. If it happens to be one of the person's instances that is stopped, they are told
+that going there starts it; that is all a name does.
+"""
+
+import secrets
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, cast
+
+import asyncssh
+import structlog
+from asyncssh.constants import (
+    DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
+    DISC_SERVICE_NOT_AVAILABLE,
+    DISC_TOO_MANY_CONNECTIONS,
+    OPEN_RESOURCE_SHORTAGE,
+)
+
+from hutch.domain.instances import InstanceState
+from hutch.domain.people import Actor
+from hutch.errors import HutchError
+from hutch.gateway import jump, messages
+from hutch.gateway.limits import unit
+from hutch.gateway.pipe import Pipe
+from hutch.gateway.wire import Connection, Lane
+from hutch.services import gateway as services
+
+if TYPE_CHECKING:
+    from hutch.gateway.server import Gateway
+
+MOST_KEYS = 20
+"""Keys that one connection may offer; an agent has a handful."""
+MOST_LANES = 64
+"""Channels that one connection may have open."""
+
+log = structlog.get_logger("hutch.gateway")
+
+
+class Guest(asyncssh.SSHServer):
+    """One connection's other end."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        self._context = gateway.context
+        self._request_id = secrets.token_hex(8)
+        self._connection: Connection | None = None
+        self._name = ""
+        self._offered: dict[str, str] = {}
+        self._candidate: tuple[Actor, str] | None = None
+        self._is_announced = False
+        self.address = ""
+        """What counts as one address."""
+        self._from = ""
+        self.actor: Actor | None = None
+        """Who it is, once they have proved it."""
+        self.fingerprint = ""
+        self.pipes: set[Pipe] = set()
+
+    # ---- coming and going ---------------------------------------------------------------------
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = cast("Connection", conn)
+        self._from = conn.get_extra_info("peername")[0]
+        self.address = unit(self._from)
+        self._gateway.limits.begin(self)
+        self._gateway.guests.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gateway.limits.end(self)
+        for pipe in list(self.pipes):
+            pipe.close()
+        if self.actor is not None:
+            self._gateway.limits.leave(self.actor.user_id)
+            log.info("Left", person=self.actor.name, request_id=self._request_id)
+        elif self._offered and self._candidate is None:
+            self._gateway.limits.fail(self.address)
+            self._gateway.audit.refused(self._from, self._request_id, tuple(self._offered))
+        self._gateway.left(self)
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    def dismiss(self, reason: str, code: int = DISC_SERVICE_NOT_AVAILABLE) -> None:
+        """End the connection, and say why."""
+        if self._connection is not None:
+            self._connection.dismiss(code, reason)
+
+    @property
+    def heard(self) -> float:
+        """When something moved last, by the loop's clock."""
+        return self._connection.heard if self._connection is not None else 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is open on the connection."""
+        return not self.pipes
+
+    # ---- who it is ----------------------------------------------------------------------------
+
+    def begin_auth(self, username: str) -> bool:
+        self._name = username
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> Awaitable[bool]:
+        return self._knows(key)
+
+    async def _knows(self, key: asyncssh.SSHKey) -> bool:
+        """Whether somebody has registered this key; asked when it is offered and when it signs."""
+        fingerprint = key.get_fingerprint()
+        try:
+            actor = await services.whose_key(
+                self._context, fingerprint, address=self._from, request_id=self._request_id
+            )
+        except HutchError:
+            self.dismiss(messages.UNAVAILABLE)
+            return False
+        if actor is None:
+            self._offered[fingerprint] = key.export_public_key("openssh").decode()
+            if len(self._offered) >= MOST_KEYS:
+                text = messages.TOO_MANY_KEYS.format(count=len(self._offered))
+                self.dismiss(text, DISC_NO_MORE_AUTH_METHODS_AVAILABLE)
+            return False
+        self._candidate = actor, fingerprint
+        await self._announce(actor)
+        return True
+
+    async def _announce(self, actor: Actor) -> None:
+        """Say that a stopped instance will be started, if it is the one that ssh has named.
+
+        It can only be said now: once somebody is logged in ssh shows nothing that a gateway says
+        about a channel. `hutch ssh-config` writes a configuration that names it.
+        """
+        if self._is_announced or self._connection is None:
+            return
+        self._is_announced = True
+        try:
+            found = await services.reachable(self._context, actor, self._name)
+        except HutchError:
+            return
+        if found.state is InstanceState.STOPPED and found.wake_on_ssh:
+            self._connection.send_auth_banner(messages.WAKING.format(name=found.name))
+
+    def auth_completed(self) -> None:
+        if self._candidate is None:
+            self.abort()
+            return
+        actor, self.fingerprint = self._candidate
+        self._gateway.limits.end(self)
+        refusal = self._gateway.limits.enter(actor.user_id)
+        if refusal:
+            self.dismiss(refusal, DISC_TOO_MANY_CONNECTIONS)
+            return
+        self.actor = actor
+        self._gateway.audit.entered(actor, self.fingerprint)
+        log.info(
+            "Entered", person=actor.name, address=self._from, fingerprint=self.fingerprint,
+            request_id=self._request_id,
+        )  # fmt: skip
+
+    # ---- what they open -----------------------------------------------------------------------
+
+    def connection_requested(
+        self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+    ) -> tuple[Lane, Awaitable[Pipe]]:
+        if self._connection is None or self._connection.channels >= MOST_LANES:
+            text = messages.TOO_MANY_LANES.format(most=MOST_LANES)
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, text)
+        return self._connection.new_lane(), self._open_pipe(dest_host, dest_port)
+
+    async def _open_pipe(self, host: str, port: int) -> Pipe:
+        if self.actor is None:
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
+        pipe = await jump.open_pipe(self._context, self.actor, host, port)
+        self.pipes.add(pipe)
+        pipe.on_end(lambda: self.pipes.discard(pipe))
+        if self not in self._gateway.guests:
+            # They left while it was being opened: nobody else would close it.
+            pipe.close()
+        return pipe
