@@ -111,7 +111,7 @@ def test_a_process_that_has_ended_has_nothing_open():
 def pretend(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Processes of this test that count as those of a container; its first is number 1."""
     inside: list[int] = []
-    box = Container("box", 1, (Range(0, os.getuid(), 1),))
+    box = Container("box", "p_box", 1, (Range(0, os.getuid(), 1),))
     monkeypatch.setattr("hutch.agent.processes.members", lambda name, proc: list(inside))
     monkeypatch.setattr("hutch.agent.processes.find_container", lambda *_: box)
     monkeypatch.setattr(
@@ -170,7 +170,7 @@ def test_the_first_process_of_a_container_is_named_and_never_ended(
 ):
     first = programs.start(OPEN)
     pretend.append(first.pid)
-    box = Container("box", first.pid, (Range(0, os.getuid(), 1),))
+    box = Container("box", "p_box", first.pid, (Range(0, os.getuid(), 1),))
     monkeypatch.setattr("hutch.agent.processes.find_container", lambda *_: box)
     [named] = revoke.carry_out(Verb.END, "box", [TERMINAL])
     assert named.pid == first.pid
@@ -182,7 +182,7 @@ def test_a_process_of_a_user_that_is_not_the_containers_is_never_ended(
 ):
     stranger = programs.start(OPEN)
     pretend.append(stranger.pid)
-    box = Container("box", 1, (Range(0, os.getuid() + 1, 65536),))
+    box = Container("box", "p_box", 1, (Range(0, os.getuid() + 1, 65536),))
     monkeypatch.setattr("hutch.agent.processes.find_container", lambda *_: box)
     assert len(revoke.carry_out(Verb.END, "box", [TERMINAL])) == 1
     assert is_alive(stranger)

@@ -15,7 +15,7 @@ V1 = """\
 1:cpu:{path}
 0::{path}/init.scope"""
 USERS = (Range(0, 1065536, 65536),)
-BOX = Container("hutch-aaaa0001", 100, USERS)
+BOX = Container("hutch-aaaa0001", "hutch_hutch-aaaa0001", 100, USERS)
 
 
 def process(

@@ -37,6 +37,8 @@ class Container:
     """A container that runs."""
 
     name: str
+    group: str
+    """What LXC calls it: the engine's project and the name."""
     init: int
     """The id of its first process on the node."""
     users: tuple[Range, ...]
@@ -60,8 +62,13 @@ def container_of(pid: int, proc: Path = PROC) -> str | None:
 
     An Incus or LXD names the group `lxc.payload.<project>_<name>`; names have no underscore.
     """
+    group = _group(pid, proc)
+    return None if group is None else group.rpartition("_")[2]
+
+
+def _group(pid: int, proc: Path) -> str | None:
     found = set(_PAYLOAD.findall(_read(f"{proc}/{pid}/cgroup")))
-    return found.pop().rpartition("_")[2] if len(found) == 1 else None
+    return found.pop() if len(found) == 1 else None
 
 
 def members(name: str, proc: Path = PROC) -> list[int]:
@@ -77,7 +84,7 @@ def find_container(name: str, inside: Iterable[int], proc: Path = PROC) -> Conta
     for pid in inside:
         numbers = _status(pid, proc).get("NSpid", "").split()
         if len(numbers) == 2 and numbers[1] == "1":
-            return Container(name, pid, _users(pid, proc))
+            return Container(name, _group(pid, proc) or name, pid, _users(pid, proc))
     return None
 
 
@@ -99,6 +106,22 @@ def started(pid: int, proc: Path = PROC) -> str | None:
     # The name in brackets may hold anything, brackets and blanks too (proc(5)).
     fields = _read(f"{proc}/{pid}/stat").rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 else None
+
+
+def parent(pid: int, proc: Path = PROC) -> int:
+    """The process that a process is the child of; 0 when there is none."""
+    told = _status(pid, proc).get("PPid", "0")
+    return int(told) if told.isdecimal() else 0
+
+
+def title(pid: int, proc: Path = PROC) -> str:
+    """The command line that a process shows, which it may have written itself."""
+    return _read(f"{proc}/{pid}/cmdline").replace("\0", " ").strip()
+
+
+def is_roots(pid: int, proc: Path = PROC) -> bool:
+    """Whether a process is the node's root in every respect."""
+    return _status(pid, proc).get("Uid", "").split() == ["0"] * 4
 
 
 def describe(

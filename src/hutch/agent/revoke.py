@@ -16,6 +16,7 @@ import structlog
 
 from hutch.agent import holders, processes
 from hutch.agent.processes import PROC, Container
+from hutch.agent.shut import shut
 from hutch.domain.accelerators import OpenedDevice, Process, Verb
 
 log = structlog.get_logger("hutch.agent")
@@ -35,10 +36,12 @@ def carry_out(
 ) -> list[Process]:
     """Do what was ordered; the processes that were found, and that it was done to.
 
-    The first process of a container is named and never signalled: with it the machine would stop.
+    Before processes are ended the devices are shut, so that nobody opens one anew. The first
+    process of a container is named and never signalled: with it the machine would stop.
     """
     if verb is not Verb.END:
         return _round(verb, container, devices, proc)[0][:MOST]
+    shut_devices(container, devices, proc)
     deadline = time.monotonic() + END_SECONDS
     ended: dict[int, Process] = {}
     for _ in range(ROUNDS):
@@ -48,6 +51,12 @@ def carry_out(
         if not handles or time.monotonic() >= deadline:
             break
     return list(ended.values())[:MOST]
+
+
+def shut_devices(name: str, devices: Sequence[OpenedDevice], proc: Path) -> None:
+    container = processes.find_container(name, processes.members(name, proc), proc)
+    if container is not None:
+        shut(container, devices, proc)
 
 
 def _round(

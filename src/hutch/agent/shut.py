@@ -1,0 +1,73 @@
+"""Shutting a device of a container before it is taken away: nobody inside opens it anew.
+
+Root inside may have laid the device's node in a second place, where the engine does not remove it
+from. It is the same node: made for this container alone, below the engine's folder `devices`. Once
+it belongs to the node's root and nobody may open it, no way to it is of use, and no name of it can
+be given back its rights from inside.
+"""
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+
+from hutch.agent import processes
+from hutch.agent.processes import PROC, Container
+from hutch.domain.accelerators import OpenedDevice
+
+log = structlog.get_logger("hutch.agent")
+
+_MONITOR = "[lxc monitor] "
+"""How LXC calls the process that watches over a container: its folder and the name follow."""
+_MEMORY_MAJOR = 1
+
+
+def shut(container: Container, devices: Iterable[OpenedDevice], proc: Path = PROC) -> list[str]:
+    """Shut those nodes of a container that are one of the devices; their names."""
+    folder = _folder(container, proc)
+    if folder is None:
+        log.warning("the devices of a container were not found", container=container.name)
+        return []
+    wanted = tuple(devices)
+    found = [each for each in _entries(folder) if any(_is(each, device) for device in wanted)]
+    for each in found:
+        os.chown(each, 0, 0, follow_symlinks=False)
+        each.chmod(0)
+    return [each.name for each in found]
+
+
+def _folder(container: Container, proc: Path) -> Path | None:
+    """Where the engine has made the device nodes of a container: an Incus or LXD anywhere.
+
+    Told by the parent of the container's first process, which is root's and in no container.
+    """
+    monitor = processes.parent(container.init, proc)
+    title = processes.title(monitor, proc)
+    if not title.startswith(_MONITOR) or processes.container_of(monitor, proc) is not None:
+        return None
+    if not processes.is_roots(monitor, proc):
+        return None
+    home, _, name = title.removeprefix(_MONITOR).rpartition(" ")
+    if name != container.group or not Path(home).is_absolute():
+        return None
+    return Path(home).parent / "devices" / name
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [each for each in folder.iterdir() if each.name.startswith("unix.")]
+    except OSError:
+        return []
+
+
+def _is(node: Path, device: OpenedDevice) -> bool:
+    """Whether a node is a device. It is called `unix.<the engine's name>.<its path inside>`."""
+    found = node.lstat()
+    if not stat.S_ISCHR(found.st_mode):
+        return False
+    if found.st_rdev != os.makedev(device.major, device.minor):
+        return False
+    inside = device.path.strip("/").replace("-", "--").replace("/", "-")
+    return device.major != _MEMORY_MAJOR or node.name.endswith(f".{inside}")
