@@ -7,6 +7,7 @@ started. Everything goes through the doors that people use: the `hutch` command,
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -82,7 +83,7 @@ class Person:
             "HOME": str(self.home),
             "XDG_CONFIG_HOME": str(self.home / ".config"),
             # ssh looks for keys in the home folder of the system's account, not in $HOME.
-            "SSH_AUTH_SOCK": str(self.site.folder / "agent"),
+            "SSH_AUTH_SOCK": str(self.site.folder / "ssh-agent"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
 
@@ -141,6 +142,8 @@ class Site:
     passwords: dict[str, str] = field(default_factory=dict[str, str])
     server: asyncio.subprocess.Process | None = None
     agent: asyncio.subprocess.Process | None = None
+    """Of the node: it watches simulated accelerators."""
+    ssh_agent: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
@@ -213,6 +216,54 @@ class Site:
             self.server.send_signal(signal.SIGTERM)
         return await self.server.wait()
 
+    async def new_agent_token(self) -> None:
+        """A token for the agent of the node, in the file where it looks for it."""
+        ada = await self.person("ada", key=False)
+        made = await ada.ok("node", "token", "node1")
+        self.token_file.touch(mode=0o600)
+        self.token_file.write_text(made.out)
+
+    @property
+    def token_file(self) -> Path:
+        return self.folder / "data" / "agent.token"
+
+    @property
+    def gpus(self) -> Path:
+        """Where the device nodes of this site's simulated accelerators are."""
+        return Path(f"/dev/hutch-gpu-{self.port}")
+
+    def steer(self, told: dict[str, dict[str, Any]]) -> None:
+        """Let the simulated accelerators do something, by number."""
+        file = self.folder / "data" / "simulated-gpus.json"
+        aside = file.with_suffix(".new")
+        aside.write_text(json.dumps(told))
+        aside.replace(file)
+
+    async def start_agent(self, gpus: int = 2) -> None:
+        """Start the node's agent; it signs in by itself, now or when there is a server."""
+        if not self.token_file.exists():
+            await self.new_agent_token()
+        log = (self.folder / "agent.log").open("ab")
+        self.agent = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "from hutch.cli import main; main()", "agent",
+            "--server", self.url, "--simulated-gpus", str(gpus), "--interval", "0.2",
+            "--simulated-folder", str(self.gpus),
+            env=self.env, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        log.close()
+
+    async def kill_agent(self) -> None:
+        """kill -9."""
+        assert self.agent is not None
+        self.agent.send_signal(signal.SIGKILL)
+        await self.agent.wait()
+
+    async def stop_agent(self) -> int:
+        """Stop it as a service manager does; its exit code."""
+        assert self.agent is not None
+        self.agent.send_signal(signal.SIGTERM)
+        return await self.agent.wait()
+
     async def person(self, name: str, *, key: bool = True) -> Person:
         """Sign somebody in, with a new SSH key registered."""
         home = self.folder / f"home-{name}"
@@ -230,13 +281,13 @@ class Site:
 
     async def _hold(self, person: Person) -> None:
         """Give a key to an ssh-agent, which the first one starts."""
-        if self.agent is None:
-            self.agent = await asyncio.create_subprocess_exec(
-                "ssh-agent", "-D", "-a", str(self.folder / "agent"),
+        if self.ssh_agent is None:
+            self.ssh_agent = await asyncio.create_subprocess_exec(
+                "ssh-agent", "-D", "-a", str(self.folder / "ssh-agent"),
                 stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            assert self.agent.stdout is not None
-            await self.agent.stdout.readline()
+            assert self.ssh_agent.stdout is not None
+            await self.ssh_agent.stdout.readline()
         held = await run("ssh-add", "-q", str(person.key), env=person.env)
         assert held.code == 0, held
 
@@ -269,8 +320,10 @@ async def open_site(
     finally:
         if site.server is not None and site.server.returncode is None:
             await site.kill()
-        if site.agent is not None:
-            site.agent.terminate()
-            await site.agent.wait()
+        for each in (site.agent, site.ssh_agent):
+            if each is not None and each.returncode is None:
+                each.terminate()
+                await each.wait()
         for name in await site.engine_names():
             await site.incus_command("delete", "--force", name)
+        shutil.rmtree(site.gpus, ignore_errors=True)

@@ -39,7 +39,7 @@ log = structlog.get_logger("hutch.agent")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds before a connection that broke is tried again: doubled each time, and half of it left
 to chance, so that the agents of a lab do not all come at once."""
-REFUSED_PAUSE = 30.0
+REFUSED_PAUSE = 10.0
 """The same when the server does not want this agent: a person has to do something."""
 HANG_SECONDS = 30.0
 """A look that has not come back after this will not: a device's driver has hung."""
@@ -126,8 +126,9 @@ class Agent:
                 pause = self._closed(_first(group))
             except* (OSError, InvalidHandshake, InvalidURI, TimeoutError, HutchError) as group:
                 log.warning("the server cannot be reached", url=self._url, reason=_why(group))
-            except* (ValueError, KeyError, TypeError) as group:
-                log.exception("the server said what nobody understands", reason=_why(group))
+            except* Exception:
+                # A server that says nonsense, or a mistake of ours: either is no reason to end.
+                log.exception("the connection has failed")
             if pause is None:
                 pause = self._pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
                 self._pause = min(self._pause * 2, LONGEST_PAUSE)
@@ -227,7 +228,10 @@ class Agent:
                     log.warning("an order came too late", order=order["id"])
                     await socket.close(1000, "the clocks differ")
                     return
-                answer = await self._done(order)
+                # It may have been asked twice while it was at it.
+                answer = self._answers.get(order["id"])
+                if answer is None:
+                    answer = await self._done(order)
         if answer is not None:
             with suppress(ConnectionClosed):
                 await _say(socket, {"type": "done", "id": order["id"], "processes": answer})
