@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hutch.domain.leases import Lease
 from hutch.domain.nodes import EngineKind, NodeState
 from hutch.domain.people import Actor, Role, Scope
 from hutch.domain.sizes import GiB
@@ -17,6 +18,7 @@ from hutch.services import (
     images,
     instances,
     keys,
+    leases,
     nodes,
     operations,
     shares,
@@ -31,15 +33,18 @@ from hutch.store import images as stored_images
 from hutch.store import instances as stored_instances
 from tests.keys import new_key
 from tests.lab import Lab
+from tests.leases import add_accelerators
 
 SERVICES = (
-    events, gateway, images, instances, keys, nodes, operations, shares, snapshots, tokens, users,
+    events, gateway, images, instances, keys, leases, nodes, operations, shares, snapshots, tokens,
+    users,
 )  # fmt: skip
 
 READ_ONLY = {
     "events.list_all", "gateway.reachable", "gateway.still_known", "gateway.still_reachable",
     "gateway.whose_key", "images.list_all", "instances.current", "instances.list_all",
-    "instances.show", "instances.usage", "keys.list_all", "nodes.list_all", "operations.list_all",
+    "instances.show", "instances.usage", "keys.list_all", "leases.history", "leases.list_all",
+    "leases.queue", "leases.show", "leases.wait", "nodes.list_all", "operations.list_all",
     "operations.show", "operations.wait", "shares.list_all", "snapshots.list_all",
     "tokens.list_all", "users.list_all", "users.me", "users.show",
 }  # fmt: skip
@@ -161,6 +166,24 @@ async def _execute(world: World) -> None:
         await instances.execute(world.context, world.alice, "first", argv)
 
 
+async def _new_agent_token(world: World) -> None:
+    world.secret(await nodes.new_agent_token(world.context, world.ada, "node1"))
+
+
+async def _take(world: World) -> Lease:
+    return await leases.take(world.context, world.alice, count=1)
+
+
+async def _release(world: World) -> None:
+    lease = await _take(world)
+    await leases.release(world.context, world.alice, lease=lease.id)
+
+
+async def _extend(world: World) -> None:
+    lease = await _take(world)
+    await leases.extend(world.context, world.alice, lease=lease.id, minutes=5)
+
+
 # Each change: what does it, the event's action, who did it, the target's kind and name.
 CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
     "images.add": (
@@ -202,11 +225,19 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
         "key.add", "alice", "key", "laptop",
     ),
     "keys.remove": (_remove_key, "key.remove", "alice", "key", "someone@laptop"),
+    "leases.take": (_take, "lease.take", "alice", "lease", "first"),
+    "leases.release": (_release, "lease.release", "alice", "lease", "first"),
+    "leases.extend": (_extend, "lease.extend", "alice", "lease", "first"),
     "nodes.add": (_add_node, "node.add", "ada", "node", "node2"),
     "nodes.set_state": (
         lambda w: nodes.set_state(w.context, w.ada, "node1", NodeState.CORDONED),
         "node.cordoned", "ada", "node", "node1",
     ),
+    "nodes.set_idle": (
+        lambda w: nodes.set_idle(w.context, w.ada, "node1", None),
+        "node.set_idle", "ada", "node", "node1",
+    ),
+    "nodes.new_agent_token": (_new_agent_token, "node.agent_token", "ada", "node", "node1"),
     "nodes.set_address": (
         lambda w: nodes.set_address(w.context, w.ada, "node1", "192.0.2.3"),
         "node.set_address", "ada", "node", "node1",
@@ -272,6 +303,8 @@ def test_every_use_case_is_either_a_change_that_is_tested_here_or_reads_only() -
 @pytest.fixture
 async def world(context: Context, lab: Lab, passwords: dict[str, str]) -> World:
     made = World(context, lab, passwords)
+    async with context.db.write() as session:
+        await add_accelerators(session, lab.node, 1, context.now())
     await instances.create(context, made.alice, Wish("first"))
     await made.settle()
     async with context.db.read() as session:
@@ -313,7 +346,7 @@ async def test_a_change_is_recorded_with_who_what_and_from_where(world: World, c
 # Their preparation is a change of its own.
 _PREPARED = {
     "keys.remove", "tokens.revoke", "operations.retry", "snapshots.restore", "snapshots.delete",
-    "instances.start", "shares.remove",
+    "instances.start", "shares.remove", "leases.release", "leases.extend",
 }  # fmt: skip
 
 
