@@ -20,6 +20,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "logins": ("ssh", "exec"),
     "shares": ("share", "unshare"),
     "snapshots": ("snapshot",),
+    "gpus": ("gpu",),
+    "notices": ("notice",),
     "operations": ("operation",),
     "account": ("login", "logout", "whoami", "password"),
     "keys": ("key",),
@@ -27,6 +29,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "users": ("user",),
     "groups": ("group",),
     "quotas": ("quota",),
+    "reports": ("report",),
     "nodes": ("node",),
     "images": ("image",),
     "events": ("events",),
@@ -36,7 +39,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 """The modules beside this one, and the commands that each adds."""
 
 GROUPS = frozenset(
-    {"snapshot", "operation", "key", "token", "user", "group", "quota", "node", "image", "config"}
+    """
+    snapshot gpu notice operation key token user group quota report node image config
+    """.split()
 )
 """Commands that have commands of their own."""
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from hutch.cli import exits, messages
 from hutch.cli.terminal import Terminal, clean
@@ -17,8 +18,9 @@ PATIENCE_SECONDS = 60.0
 """How long a server may be away, as while it restarts: the operation itself survives that."""
 PAUSE_SECONDS = 1.0
 
-Show = Callable[[str, int], None]
-"""Shows a message and the percentage."""
+Show = Callable[[str], None]
+"""Shows how far it is."""
+T = TypeVar("T")
 
 
 def finish(
@@ -50,14 +52,19 @@ def finish(
 def _watch(terminal: Terminal, client: Client, operation: Operation, title: str) -> Operation:
     if not _is_moving(operation):
         return operation
-    with _progress(terminal, title) as show:
+    with live(terminal) as show:
         while _is_moving(operation):
-            message = operation["message"]
-            if operation["undoing"]:
-                message = messages.UNDOING.format(message=message)
-            show(message, int(operation["progress"] * 100))
+            show(_said(operation, title))
             operation = _next(client, operation, show)
     return operation
+
+
+def _said(operation: Operation, title: str) -> str:
+    message = operation["message"]
+    if operation["undoing"]:
+        message = messages.UNDOING.format(message=message)
+    percent = int(operation["progress"] * 100)
+    return messages.PROGRESS.format(title=title, message=message, percent=percent)
 
 
 def _is_moving(operation: Operation) -> bool:
@@ -65,20 +72,32 @@ def _is_moving(operation: Operation) -> bool:
 
 
 def _next(client: Client, operation: Operation, show: Show) -> Operation:
-    """The operation after its next change, through a restart of the server if need be."""
+    """The operation after its next change."""
+    return through_restarts(
+        lambda: client.show_operation(
+            operation["id"], wait=POLL_SECONDS, seen=operation["version"]
+        ),
+        show,
+        hint=messages.WATCH.format(id=operation["id"]),
+    )
+
+
+def through_restarts(ask: Callable[[], T], show: Show, *, hint: str) -> T:
+    """What `ask` gives, through a restart of the server if need be.
+
+    `hint` says what to do when it stays away.
+    """
     give_up_at: float | None = None
     while True:
         try:
-            return client.show_operation(
-                operation["id"], wait=POLL_SECONDS, seen=operation["version"]
-            )
+            return ask()
         except UnavailableError as error:
             now = time.monotonic()
             give_up_at = give_up_at or now + PATIENCE_SECONDS
             if now >= give_up_at:
-                error.hint = messages.WATCH.format(id=operation["id"])
+                error.hint = hint
                 raise
-            show(messages.RECONNECTING, int(operation["progress"] * 100))
+            show(messages.RECONNECTING)
             time.sleep(PAUSE_SECONDS)
 
 
@@ -99,40 +118,40 @@ def _reason(operation: Operation, title: str) -> HutchError:
 
 
 @contextmanager
-def _progress(terminal: Terminal, title: str) -> Generator[Show]:
+def live(terminal: Terminal) -> Generator[Show]:
+    """A line that changes on a terminal; a line for each thing that changed in a log."""
     if not terminal.is_watched:
-        yield _lines(terminal, title)
+        yield _lines(terminal)
         return
     # Rich is imported while the server already works.
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     progress = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        TextColumn("{task.percentage:.0f} %"),
+        # Wrapped where the terminal is narrow: what is said at the end matters as well.
+        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
     )
     with progress:
-        task = progress.add_task(clean(title), total=100)
+        task = progress.add_task("", total=None)
 
-        def show(message: str, percent: int) -> None:
-            progress.update(task, description=clean(f"{title}: {message}"), completed=percent)
+        def show(text: str) -> None:
+            progress.update(task, description=clean(text))
 
         yield show
 
 
-def _lines(terminal: Terminal, title: str) -> Show:
-    """For a log: one line for each thing that changed."""
+def _lines(terminal: Terminal) -> Show:
     last = ""
 
-    def show(message: str, percent: int) -> None:
+    def show(text: str) -> None:
         nonlocal last
-        line = messages.PROGRESS.format(title=title, message=message, percent=percent)
-        if line != last:
-            last = line
-            terminal.note(line)
+        if text != last:
+            last = text
+            terminal.note(text)
 
     return show

@@ -9,6 +9,9 @@ from hutch.client import answers
 from hutch.domain.durations import format_duration
 from hutch.domain.sizes import format_size
 
+_BAR = 10
+"""Characters of a bar."""
+
 
 def size(count: int) -> str:
     """Bytes with a unit."""
@@ -62,6 +65,13 @@ def idle(policy: answers.Idle | None) -> str:
 def duration(minutes: float) -> str:
     """A span of time, such as `1d12h`."""
     return format_duration(timedelta(minutes=minutes))
+
+
+def share_bar(share: float) -> str:
+    """A share from 0 to 1 as a bar that can be compared at a glance, and as a number."""
+    full = round(min(max(share, 0.0), 1.0) * _BAR)
+    # Plain characters: half of all terminals between a person and a server know no others.
+    return f"{'#' * full}{'.' * (_BAR - full)} {share * 100:3.0f} %"
 
 
 def quota_rows(held: answers.Holding, quota: answers.Holding) -> list[list[Cell]]:
