@@ -32,6 +32,11 @@ def node_address() -> str:
     return json.loads(routes.stdout)[0]["prefsrc"]
 
 
+def needs_incus() -> None:
+    if os.geteuid() != 0 or not shutil.which("incus"):
+        pytest.skip("a real Incus needs root and the packages which ./test installs")
+
+
 class RealNodeFiles:
     """Nodes under `/dev`, since engines take none from elsewhere."""
 
@@ -60,8 +65,7 @@ def node_files() -> Iterator[RealNodeFiles]:
 
 @pytest_asyncio.fixture(scope="session")
 async def incus() -> AsyncIterator[PrivateIncus]:
-    if os.geteuid() != 0 or not shutil.which("incus"):
-        pytest.skip("a real Incus needs root and the packages which ./test installs")
+    needs_incus()
     async with PrivateIncus() as private:
         yield private
 

@@ -16,7 +16,7 @@ from hutch.domain.instances import InstanceState
 from hutch.domain.operations import Kind
 from hutch.engine.base import Power
 from hutch.errors import EngineError
-from hutch.operations import machine
+from hutch.operations import drivers, machine
 from hutch.operations.base import Failed, Procedure, Step, Work
 from hutch.store import containers, instances
 from hutch.store.db import Session
@@ -29,7 +29,7 @@ async def _ensure_container(work: Work) -> None:
     await work.remember(keys_version=it.keys_version)
     if not work.params["pooled"]:
         spec = await machine.spec(work, it, it.container, (it.forward,))
-        await it.engine.create(spec, start=True)
+        await drivers.make(work, it.engine, spec)
         return
     seen = await it.engine.get(it.name)
     if seen is None or machine.is_somebody_elses(seen, it.instance.id):
@@ -40,7 +40,7 @@ async def _ensure_container(work: Work) -> None:
             )
         )
     if seen.power is not Power.RUNNING:
-        await it.engine.start(it.name)
+        await drivers.start(work, it.engine, it.name, wanted=it.has_nvidia_driver)
     # It runs: what is left is small, and goes on side by side.
     await machine.gather(
         it.engine.prepare(

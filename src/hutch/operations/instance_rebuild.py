@@ -23,7 +23,7 @@ from hutch.domain.instances import Container, ContainerRole, InstanceState
 from hutch.domain.operations import RUNNABLE, Kind
 from hutch.domain.people import SYSTEM
 from hutch.errors import EngineError, EngineNotFoundError, NoRoomError
-from hutch.operations import machine
+from hutch.operations import drivers, machine
 from hutch.operations.base import Failed, Procedure, Retry, Step, Work
 from hutch.services import transitions
 from hutch.store import containers, instances, leases, nodes, operations, snapshots
@@ -76,7 +76,7 @@ async def _incoming(work: Work) -> tuple[machine.Machine, Container]:
 async def _build(work: Work) -> None:
     it, container = await _incoming(work)
     await work.remember(keys_version=it.keys_version)
-    await it.engine.create(await machine.spec(work, it, container, ()), start=True)
+    await drivers.make(work, it.engine, await machine.spec(work, it, container, ()))
     await machine.provision(work, it, container)
 
 

@@ -11,6 +11,7 @@ from hutch.domain.leases import EndReason
 from hutch.domain.people import SYSTEM, SshKey
 from hutch.engine.base import ContainerSpec, Engine, Forward, Observed
 from hutch.errors import EngineNotFoundError, NotFoundError
+from hutch.operations import drivers
 from hutch.operations.base import Work
 from hutch.operations.provision import put_keys, put_person
 from hutch.services import transitions
@@ -36,6 +37,8 @@ class Machine:
     keys: list[SshKey]
     """Those that open it: the owner's, and those of whom they share it with."""
     keys_version: int
+    has_nvidia_driver: bool
+    """Whether the node can give the libraries of its NVIDIA driver."""
 
     @property
     def name(self) -> str:
@@ -70,6 +73,7 @@ async def load(work: Work, role: ContainerRole = ContainerRole.CURRENT) -> Machi
         forward=Forward(SSH_FORWARD, node.address, ssh.host_port, ssh.target_port),
         keys=opening,
         keys_version=owner.keys_version + instance.guests_version,
+        has_nvidia_driver=node.has_nvidia_driver,
     )
 
 
@@ -88,6 +92,7 @@ async def spec(
         address=container.address,
         labels=labels(work, container),
         forwards=forwards,
+        has_nvidia_driver=machine.has_nvidia_driver,
     )
 
 
@@ -145,8 +150,7 @@ async def answers(machine: Machine, timeout: float = BANNER_SECONDS) -> bool:
 async def ensure_running(work: Work) -> None:
     """Start the instance's container, lead its port to it, and bring the owner's keys."""
     machine = await load(work)
-    await machine.engine.start(machine.name)
-    seen = await machine.engine.get(machine.name)
+    seen = await drivers.start(work, machine.engine, machine.name, wanted=machine.has_nvidia_driver)
     if seen is not None and machine.forward not in seen.forwards:
         await machine.engine.set_forward(machine.name, machine.forward)
     await work.remember(keys_version=machine.keys_version)

@@ -14,9 +14,9 @@ from hutch.domain.instances import Container
 from hutch.domain.limits import POOL_DISK
 from hutch.domain.operations import Kind
 from hutch.engine.base import ContainerSpec
-from hutch.operations import machine
+from hutch.operations import drivers, machine
 from hutch.operations.base import Procedure, Step, Work
-from hutch.store import containers, images
+from hutch.store import containers, images, nodes
 from hutch.store.db import Session
 
 _BOOT_SECONDS = 120.0
@@ -33,8 +33,9 @@ async def _add(work: Work) -> None:
         return
     async with work.context.db.read() as session:
         image = await images.get_image(session, container.image_id)
-    if image is None:
-        raise LookupError("the image of a pool is gone")
+        node = await nodes.get_node(session, container.node_id)
+    if image is None or node is None:
+        raise LookupError("the image or the node of a pool is gone")
     engine = await work.engine(container.node_id)
     spec = ContainerSpec(
         name=container.engine_name,
@@ -42,8 +43,9 @@ async def _add(work: Work) -> None:
         limits=replace(work.context.settings.default_limits, disk=POOL_DISK),
         address=container.address,
         labels=machine.labels(work, container),
+        has_nvidia_driver=node.has_nvidia_driver,
     )
-    await engine.create(spec, start=True)
+    await drivers.make(work, engine, spec)
 
 
 async def _boot(work: Work) -> None:

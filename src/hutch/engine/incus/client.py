@@ -310,9 +310,12 @@ def refusal(status: int, message: str, *, path: str) -> EngineError:
         return EngineNotFoundError(text, hint="It may just have been deleted: look again.")
     if status in _CONFLICTS or _CONFLICT.search(message):
         return EngineConflictError(text, hint=_TRY_AGAIN)
+    if "NVIDIA container tools" in message:
+        return EngineError(text, hint=_NVIDIA)
     return EngineError(text, hint="The engine's log on the node says more.")
 
 
+_NVIDIA = "Install libnvidia-container-tools on the node: `nvidia-container-cli info` has to work."
 _TRY_AGAIN = "Something else is being done with it: try again in a moment."
 
 

@@ -1,6 +1,5 @@
 """The engine protocol over one Incus (or LXD) server."""
 
-import asyncio
 import itertools
 import time
 from collections.abc import (
@@ -43,27 +42,18 @@ from hutch.engine.incus.client import (
     Client,
     Json,
     OperationLostError,
-    cancel,
     part,
 )
+from hutch.engine.incus.power import Switch
 from hutch.engine.incus.server import Server
 from hutch.engine.incus.watch import Listing
 from hutch.errors import (
     EngineConflictError,
     EngineError,
     EngineNotFoundError,
-    EngineUnavailableError,
 )
 
 log = structlog.get_logger(__name__)
-
-_HALT = 37
-"""SIGRTMIN+3, by which systemd is told to halt."""
-
-_ALREADY_STOPPED = "already stopped"
-_CLEANED_UP_PAUSE = 0.05
-"""Seconds between two looks, of which there are so many:"""
-_CLEANED_UP_LOOKS = 600
 
 
 class IncusEngine:
@@ -83,6 +73,7 @@ class IncusEngine:
         self._pool = pool
         self._network = network
         self._server = Server(self._client, pool)
+        self._switch = Switch(self._client)
         self._listing = Listing(self._client, self.get)
 
     async def close(self) -> None:
@@ -217,6 +208,9 @@ class IncusEngine:
         if not found:
             raise error
         if bodies.is_whole(found):
+            if type(error) is EngineError:
+                # It was made, and did not start.
+                await self._switch.come_to_rest(name)
             return True
         log.warning("removing a container that was never made whole", container=name)
         await self._client.send("DELETE", f"/instances/{part(name)}")
@@ -233,55 +227,12 @@ class IncusEngine:
         return None
 
     async def start(self, name: str) -> None:
-        await self._ensure(
-            name, lambda: self._has_power(name, Power.RUNNING), lambda: self._start(name)
-        )
-
-    async def _start(self, name: str) -> None:
-        while True:
-            try:
-                return await self._set_state(name, {"action": "start", "timeout": -1})
-            except EngineError as error:
-                lost = loans.lost(error.message)
-                if lost is None or not await loans.take_away(self._client, name, [lost]):
-                    raise
-                log.warning("device lost", container=name, device=lost, reason=error.message)
+        switch = self._switch
+        await self._ensure(name, lambda: switch.is_on(name), lambda: switch.start(name))
 
     async def stop(self, name: str, *, timeout: float = 30.0) -> None:
-        await self._ensure(
-            name, lambda: self._has_power(name, Power.STOPPED), lambda: self._stop(name, timeout)
-        )
-
-    async def _stop(self, name: str, timeout: float) -> None:
-        if timeout >= 1:
-            nudging = asyncio.create_task(self._nudge(name))
-            try:
-                return await self._set_state(name, {"action": "stop", "timeout": int(timeout)})
-            except EngineConflictError:
-                raise
-            except EngineError as error:
-                log.info("container is stopped by force", container=name, reason=error.message)
-            finally:
-                await cancel(nudging)
-        return await self._set_state(name, {"action": "stop", "timeout": -1, "force": True})
-
-    async def _nudge(self, name: str) -> None:
-        """Repeat the request to shut down, which a system that has only just begun to boot does
-        not hear: at first soon and then less and less so."""
-        pause = 2.0
-        while True:
-            await asyncio.sleep(pause)
-            pause *= 2
-            try:
-                await self.exec(name, ["sh", "-c", f"kill -{_HALT} 1"], timeout=pause)
-            except (EngineError, EngineUnavailableError) as error:
-                log.debug("container not asked again to stop", container=name, why=error.message)
-
-    async def _set_state(self, name: str, body: Json) -> None:
-        await self._client.send("PUT", f"/instances/{part(name)}/state", body)
-
-    async def _has_power(self, name: str, power: Power) -> bool:
-        return bodies.observed(await self._instance(name)).power is power
+        switch = self._switch
+        await self._ensure(name, lambda: switch.is_off(name), lambda: switch.stop(name, timeout))
 
     async def delete(self, name: str) -> None:
         async def is_gone() -> bool:
@@ -290,7 +241,7 @@ class IncusEngine:
         await self._ensure(name, is_gone, lambda: self._delete(name))
 
     async def _delete(self, name: str) -> None:
-        if not await self._has_power(name, Power.STOPPED):
+        if not await self._switch.is_off(name):
             await self.stop(name, timeout=0)
         await self._client.send("DELETE", f"/instances/{part(name)}")
 
@@ -461,7 +412,7 @@ class IncusEngine:
             name,
             argv,
             stdin=stdin,
-            environment=environment or {},
+            environment=environment,
             user=user,
             group=group,
             cwd=cwd,
