@@ -27,6 +27,7 @@ from hutch.domain.groups import IdlePolicy
 from hutch.domain.limits import SMALLEST_DISK, SMALLEST_MEMORY, Holding, Limits
 from hutch.domain.nodes import Overcommit
 from hutch.domain.sizes import LARGEST, format_size, parse_size
+from hutch.domain.ssh_config import split_place
 from hutch.errors import ConfigurationError, InvalidSizeError
 
 PREFIX = "HUTCH_"
@@ -254,7 +255,8 @@ class Settings(BaseModel):
     gateway_address: str = Field(
         default="",
         description=(
-            "The name or address at which people reach the gateway; empty: that of the first node."
+            "Where people reach the gateway, as HOST or HOST:PORT; empty: at the first node's"
+            " address."
         ),
     )
     gateway_alias: str = Field(
@@ -341,6 +343,13 @@ class Settings(BaseModel):
     def _list(cls, value: object) -> object:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("gateway_address")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if value:
+            split_place(value, 1)
         return value
 
     @field_validator("database_url")

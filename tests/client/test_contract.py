@@ -21,6 +21,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "list_keys": lambda c: c.list_keys("bob"),
     "add_key": lambda c: c.add_key("ssh-ed25519 AAAA", title="t", user="bob"),
     "remove_key": lambda c: c.remove_key("k1"),
+    "ssh_config": lambda c: c.ssh_config("lab"),
     "list_tokens": lambda c: c.list_tokens(),
     "create_token": lambda c: c.create_token("t", scope="read", days=3),
     "revoke_token": lambda c: c.revoke_token("t1"),

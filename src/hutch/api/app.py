@@ -31,6 +31,7 @@ from hutch.api import (
     shares,
     sign_in,
     snapshots,
+    ssh_config,
     tokens,
     users,
 )
@@ -56,6 +57,7 @@ _NOUNS = (
     shares,
     profile,
     keys,
+    ssh_config,
     tokens,
     sign_in,
     nodes,

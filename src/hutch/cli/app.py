@@ -25,6 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "operations": ("operation",),
     "account": ("login", "logout", "whoami", "password"),
     "keys": ("key",),
+    "ssh_config": ("ssh-config",),
     "tokens": ("token",),
     "users": ("user",),
     "groups": ("group",),

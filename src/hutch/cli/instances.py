@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hutch.cli import exits, messages, wording
+from hutch.cli import exits, messages, ssh_files, wording
 from hutch.cli.connection import connect, resolve
 from hutch.cli.options import Cpus, Disk, InstanceName, Json, Memory, NoWait, Yes
 from hutch.cli.terminal import Cell, Styled, Terminal, state
@@ -60,6 +60,7 @@ def create(
             ended = finish(terminal, client, begun["operation"], title)
             instance = client.show_instance(instance_id)
             _tell_created(terminal, {"instance": instance, "operation": ended})
+        ssh_files.follow(client)
         if not as_json and not client.list_keys():
             terminal.note(messages.NO_KEY)
 
@@ -335,6 +336,7 @@ def delete(
             lost = wording.snapshots_too(len(client.list_snapshots(ref)))
             terminal.confirm(messages.ASK_DELETE.format(name=name, snapshots=lost), yes=yes)
         begun = client.delete_instance(ref)
+        ssh_files.follow(client)
         doing, done = messages.DELETING.format(name=name), messages.DELETED.format(name=name)
         # Deleting during creation cancels the creation: its end is what was asked for.
         complete(terminal, client, begun, doing, done, no_wait, may_cancel=True)

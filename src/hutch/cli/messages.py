@@ -144,6 +144,43 @@ ASK_RESTORE = (
 )
 ASK_DELETE_SNAPSHOT = "Delete the snapshot {snapshot} of {name}? This cannot be undone."
 
+# ssh's configuration
+
+ONE_WAY = "Give one of --install, --known-hosts and --script."
+NO_FILES_HERE = "There are no files of yours here."
+SSH_SCRIPT_COMMAND = "On your own machine: ssh -p {port} {host} config --script | sh"
+SSH_INSTALLED = "{config} is written. `hutch ssh-config --install` writes it anew."
+SSH_BACKUP = "Your own configuration was kept as {backup}."
+SSH_TRY = "Try:  ssh {alias}"
+SSH_INSTALL_SCRIPT = """\
+#!/bin/sh
+# Puts hutch's machines into ~/.ssh/config: `ssh {alias} config --script | sh`.
+set -eu
+umask 077
+cd "$HOME"
+for path in .ssh .ssh/config .ssh/config.d .ssh/hutch; do
+    if [ -L "$path" ]; then
+        echo "$path is a link, which is left alone: put the configuration there yourself" >&2
+        exit 1
+    fi
+done
+mkdir -p .ssh/config.d .ssh/hutch
+rm -f .ssh/config.d/hutch.conf .ssh/hutch/known_hosts
+cat > .ssh/hutch/known_hosts <<'{end}'
+{known_hosts}{end}
+cat > .ssh/config.d/hutch.conf <<'{end}'
+{config}{end}
+if ! grep -qsxF '{include}' .ssh/config; then
+    if [ -f .ssh/config ]; then
+        cp .ssh/config .ssh/{backup}
+    else
+        : > .ssh/{backup}
+    fi
+    {{ printf '%s\\n\\n' '{include}'; cat .ssh/{backup}; }} > .ssh/config
+fi
+echo 'Try:  ssh {alias}'
+"""
+
 # Keys and tokens
 
 NO_KEYS = "You have no SSH key yet. Add one: hutch key add ~/.ssh/id_ed25519.pub"
@@ -273,6 +310,10 @@ HELP = {
     "key add": "Add a public SSH key. Running instances have it within seconds.",
     "key list": "List SSH keys.",
     "key remove": "Remove an SSH key.",
+    "ssh-config": (
+        "Print the configuration with which `ssh NAME` leads to your instances, every host key"
+        " known; or put it into your ~/.ssh."
+    ),
     "token": "Keep API tokens, which programs sign in with.",
     "token create": "Make a token. It is shown this once.",
     "token list": "List your tokens.",
@@ -336,6 +377,10 @@ URL = "The server: https://HOST or http://HOST:PORT. The one you used last, if l
 TWO_PASSWORDS_STDIN = "Read the present and the new password from standard input, a line each."
 KEY_FILE = "The public key's file, or - for standard input. ~/.ssh/id_*.pub, if left out."
 KEY_TITLE = "What to call it. The key's own comment, if left out."
+GATEWAY_ALIAS = "What to call the gateway in it: `ssh NAME`. As your administrator set it."
+SSH_INSTALL = "Write ~/.ssh/config.d/hutch.conf, and have ~/.ssh/config include it."
+SSH_HOSTS = "Print the host keys instead, for ~/.ssh/hutch/known_hosts."
+SSH_SCRIPT = "Print a shell script that installs it, for a machine without hutch."
 OF_USER = "Whose, for administrators."
 WHICH_KEY = "The key's id, fingerprint or title."
 TOKEN_TITLE = "What it is for."

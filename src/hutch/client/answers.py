@@ -51,6 +51,16 @@ class Key(TypedDict):
     created_at: str
 
 
+class SshConfig(TypedDict):
+    """What a person's ssh has to know."""
+
+    alias: str
+    host: str
+    port: int
+    config: str
+    known_hosts: str
+
+
 class Token(TypedDict):
     id: str
     title: str

@@ -85,6 +85,10 @@ class Client:
     def remove_key(self, key_id: str) -> None:
         self._do("DELETE", f"/keys/{_part('key', key_id)}")
 
+    def ssh_config(self, alias: str | None = None) -> answers.SshConfig:
+        """What one's ssh has to know; `alias` is what the gateway is called in it."""
+        return self._get("/ssh-config", alias=alias)
+
     def list_tokens(self) -> list[answers.Token]:
         return self._get("/tokens")
 
