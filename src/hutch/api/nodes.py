@@ -42,6 +42,14 @@ class Amounts(TypedDict):
     disk: int
 
 
+class Agent(TypedDict):
+    """What tells of a node's accelerators, and takes them back."""
+
+    version: str
+    seen_at: datetime
+    silent_since: datetime | None
+
+
 class Node(TypedDict):
     """A server; memory and disk in bytes."""
 
@@ -58,6 +66,7 @@ class Node(TypedDict):
     seen_at: datetime | None
     unreachable_since: datetime | None
     idle: Annotated[Idle | None, Field(description="null: as in the lab.")]
+    agent: Annotated[Agent | None, Field(description="null: none has ever signed in.")]
 
 
 def _address(text: str) -> str:
@@ -163,6 +172,17 @@ def as_json(node: Entity, promised: Capacity) -> Node:
         "seen_at": node.seen_at,
         "unreachable_since": node.unreachable_since,
         "idle": idleness.as_json(node.idle),
+        "agent": _agent(node),
+    }
+
+
+def _agent(node: Entity) -> Agent | None:
+    if node.agent_seen_at is None:
+        return None
+    return {
+        "version": node.agent_version or "",
+        "seen_at": node.agent_seen_at,
+        "silent_since": node.agent_silent_since,
     }
 
 

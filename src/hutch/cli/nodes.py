@@ -8,8 +8,8 @@ import typer
 from hutch.cli import exits, messages, wording
 from hutch.cli.connection import connect
 from hutch.cli.options import Idle, IdleBelow, IdleWarning, Json, idle_wish
-from hutch.cli.terminal import Cell, Terminal, state
-from hutch.client.answers import Node
+from hutch.cli.terminal import Cell, Styled, Terminal, state
+from hutch.client.answers import Agent, Node
 
 NodeName = Annotated[
     str, typer.Argument(metavar="NODE", help=messages.NODE_NAME, show_default=False)
@@ -65,7 +65,17 @@ def _row(node: Node) -> list[Cell]:
         ),
         wording.size(node["disk_used"]),
         node["version"],
+        _agent(node["agent"]),
     ]
+
+
+def _agent(agent: Agent | None) -> Cell:
+    if agent is None:
+        return Styled(messages.NO_AGENT, "dim")
+    if agent["silent_since"] is None:
+        return messages.AGENT_ANSWERS
+    at = wording.moment(agent["silent_since"])
+    return Styled(messages.AGENT_SILENT.format(at=at), "red")
 
 
 def add(

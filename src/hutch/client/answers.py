@@ -235,6 +235,12 @@ class Idle(TypedDict):
     warning_minutes: float
 
 
+class Agent(TypedDict):
+    version: str
+    seen_at: str
+    silent_since: str | None
+
+
 class Node(TypedDict):
     name: str
     engine: str
@@ -249,6 +255,7 @@ class Node(TypedDict):
     seen_at: str | None
     unreachable_since: str | None
     idle: Idle | None
+    agent: Agent | None
 
 
 class Member(TypedDict):

@@ -11,6 +11,7 @@ import pwd
 import socket
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ FIRST = "first"
 #: Shares of a small node's capacity that the first instance takes at most.
 _SHARE = 2
 _CREATE_SECONDS = 300
+_AGENT_SECONDS = 20
+_WITHOUT = "To try hutch's leases without one: ./quickstart --simulated-gpus 4"
 #: The first node of a hutch has no name anybody chose.
 _FALLBACK_NODE = "node1"
 
@@ -271,9 +274,7 @@ def _agent(launch: Launch) -> Step:
             token = launch.client().new_agent_token(own["name"])["token"]
             files.replace_text(site.agent_token, token + "\n", mode=0o600)
         service.install_agent(site)
-        if site.simulated_gpus:
-            return f"with {site.simulated_gpus} simulated accelerators"
-        return "started"
+        return _found_by_agent(launch)
 
     return Step(
         "Agent of this node",
@@ -281,6 +282,22 @@ def _agent(launch: Launch) -> Step:
         do,
         advice=f"What it said is in {site.log_folder}/agent.log.",
     )
+
+
+def _found_by_agent(launch: Launch) -> str:
+    """Waits until the agent has told what there is, and says it."""
+    client = launch.client()
+    until = time.monotonic() + _AGENT_SECONDS
+    while time.monotonic() < until:
+        own = _this_node(client.list_nodes())
+        known = client.list_accelerators()
+        told = own is not None and own["agent"] is not None
+        if told and len(known) >= launch.site.simulated_gpus:
+            models = Counter(each["model"] for each in known)
+            found = ", ".join(f"{count} × {model}" for model, count in sorted(models.items()))
+            return found or f"this machine has no accelerator. {_WITHOUT}"
+        time.sleep(0.1)
+    raise StepFailedError(f"It has said nothing for {_AGENT_SECONDS} seconds")
 
 
 def node_name(host_name: str) -> str:
