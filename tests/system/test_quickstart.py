@@ -32,7 +32,7 @@ def setup() -> Iterator[Setup]:
     private.claim(incus, prefix)
     first = 20_000 + os.getpid() % 10_000
     with setup_of(str(SOURCE / "quickstart")) as found:
-        found.options += ["--prefix", prefix, "--incus-dir", str(incus),
+        found.options += ["--prefix", prefix, "--incus-dir", str(incus), "--simulated-gpus", "2",
                           "--set", f"ssh_port_first={first}",
                           "--set", f"ssh_port_last={first + 50}"]  # fmt: skip
         # The image that the other tests use: building it is tried by whoever comes first.
@@ -40,9 +40,10 @@ def setup() -> Iterator[Setup]:
         (found.data / "cache").mkdir(parents=True)
         shutil.copy(ready, found.data / "cache")
         yield found
-        for name in ("supervisor", "server"):
+        for name in ("supervisor", "server", "agent"):
             processes.kill(processes.load_identity(found.data / f"run/{name}.json"))
         private.remove_folder(incus, prefix)
+        shutil.rmtree(f"/dev/{prefix}-gpu", ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,23 @@ def test_the_server_is_not_root_and_its_files_are_nobody_elses(setup: Setup):
     assert (setup.data / "hutch.db").stat().st_mode & 0o077 == 0
     assert (setup.data / "secret.key").stat().st_mode & 0o077 == 0
     assert (setup.home / ".config/hutch/config.json").stat().st_mode & 0o077 == 0
+
+
+def test_an_accelerator_is_taken_into_the_instance_and_goes_back(setup: Setup, out: str):
+    assert "2 × Simulated GPU" in out
+    taken = json.loads(setup.hutch("gpu", "take", "1", "--on", "first", "--json"))
+    assert taken["state"] == "active"
+    (device,) = setup.ssh(printed_ssh(out), "ls /dev/hutch-gpu*").split()
+    setup.ssh(printed_ssh(out), f"dd if={device} count=1")
+    setup.hutch("gpu", "release", "--on", "first")
+    assert setup.ssh(printed_ssh(out), "ls /dev | grep -c hutch-gpu || true").strip() == "0"
+
+
+@pytest.mark.usefixtures("out")
+def test_the_agents_token_is_roots_alone(setup: Setup):
+    token = setup.data / "agent.token"
+    assert (token.owner(), token.stat().st_mode & 0o777) == ("root", 0o600)
+    assert Path(f"/proc/{setup.pid_of('agent')}").owner() == "root"
 
 
 @pytest.mark.usefixtures("out")
