@@ -1,7 +1,7 @@
 """How accelerators go into instances and come back: who is asked, who is ended, and who is not."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,11 +15,21 @@ from hutch.errors import EngineError
 from hutch.operations import Runner
 from hutch.operations.base import Procedure
 from hutch.operations.registry import PROCEDURES
-from hutch.services import accelerators, events, instances, leases, notices, operations
+from hutch.services import (
+    accelerators,
+    events,
+    instances,
+    leases,
+    notices,
+    operations,
+    scheduling,
+    snapshots,
+)
 from hutch.services.context import Context
 from hutch.store import accelerators as accelerator_rows
 from hutch.store import nodes
 from hutch.store import operations as operation_rows
+from hutch.store.tables import accelerators as accelerator_table
 from hutch.store.tables import instances as instance_table
 from tests.agents_fake import Manner, agent_of, answering
 from tests.lab import Clock, with_settings
@@ -283,6 +293,38 @@ async def until(context: Context, operation: Operation, is_so: Callable[[Operati
         await runner.drain(10)
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
+
+
+_BRINGS_BACK: dict[str, Callable[[Context, Actor], Awaitable[Operation]]] = {
+    "restart": lambda context, actor: instances.restart(context, actor, "box"),
+    "rebuild": lambda context, actor: instances.rebuild(context, actor, "box"),
+    "restore": lambda context, actor: snapshots.restore(context, actor, "box", "monday"),
+}
+
+
+@pytest.mark.parametrize("verb", sorted(_BRINGS_BACK))
+async def test_a_machine_that_is_back_gets_what_it_waits_for_at_once(
+    context: Context, alice: Actor, verb: str
+) -> None:
+    await with_instance(context, alice)
+    await snapshots.create(context, alice, "box", "monday")
+    await with_agent(context)
+    async with context.db.write() as session:
+        await session.execute(accelerator_table.update().values(withdrawn="for a test"))
+    lease = await leases.take(context, alice, count=2)
+    await run(context)
+    await _BRINGS_BACK[verb](context, alice)
+    async with context.db.write() as session:
+        await session.execute(accelerator_table.update().values(withdrawn=None))
+    await scheduling.poke(context)
+    assert (await now(context, alice, lease)).state is LeaseState.QUEUED, "it does not run yet"
+    runner = Runner(context, PROCEDURES)
+    working = asyncio.create_task(runner.run())
+    lease = await leases.wait(context, alice, lease.id, timeout=20)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    await runner.drain(10)
+    assert lease.state is LeaseState.ACTIVE
 
 
 async def engine_of(context: Context) -> SimulatedEngine:

@@ -16,6 +16,7 @@ from hutch.domain.operations import Kind
 from hutch.engine.base import Power
 from hutch.operations import machine
 from hutch.operations.base import Procedure, Step, Work
+from hutch.services import scheduling
 from hutch.store import instances
 from hutch.store.db import Session
 
@@ -60,4 +61,5 @@ RESTART = Procedure(
     (Step("stop", "Shutting down", machine.ensure_stopped, _note_power), *_START),
     done=_running,
     failed=_failed,
+    after=scheduling.poke,
 )

@@ -25,7 +25,7 @@ from hutch.domain.people import SYSTEM
 from hutch.errors import EngineError, EngineNotFoundError, NoRoomError
 from hutch.operations import drivers, machine
 from hutch.operations.base import Failed, Procedure, Retry, Step, Work
-from hutch.services import transitions
+from hutch.services import scheduling, transitions
 from hutch.store import containers, instances, leases, nodes, operations, snapshots
 from hutch.store.db import Session
 
@@ -191,4 +191,5 @@ REBUILD = Procedure(
     ),
     done=_done,
     failed=_failed,
+    after=scheduling.poke,
 )

@@ -22,6 +22,7 @@ from hutch.engine.plans import extra, plan_all
 from hutch.errors import EngineError
 from hutch.operations import lending, machine
 from hutch.operations.base import Failed, Procedure, Step, Work
+from hutch.services import scheduling
 from hutch.store import snapshots
 from hutch.store.db import Session
 
@@ -169,4 +170,5 @@ RESTORE = Procedure(
     ),
     done=_restored,
     failed=machine.fell_back,
+    after=scheduling.poke,
 )
