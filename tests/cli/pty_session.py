@@ -8,7 +8,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from tests.cli.server import PROGRAM, Person
+from tests.cli.server import PLAIN, PROGRAM, Person
 
 PATIENCE = 30.0
 
@@ -56,7 +56,7 @@ class Session:
 
 def on_terminal(person: Person, *words: str, **variables: str) -> Session:
     """Start `hutch` on a terminal of its own."""
-    known = {"PATH": os.environ["PATH"], "TERM": "xterm", **person.signed_in, **variables}
+    known = PLAIN | person.signed_in | variables
     terminal, its_side = pty.openpty()
     process = subprocess.Popen(
         [*PROGRAM, *words],

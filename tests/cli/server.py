@@ -24,6 +24,7 @@ import uvicorn
 
 from hutch.api.app import create_app
 from hutch.cli.app import run
+from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.ids import new_id
 from hutch.domain.people import Actor, Role, Scope, User
 from hutch.engine.simulated import SimulatedEngine
@@ -33,8 +34,13 @@ from hutch.services.context import Context, utc_now
 from hutch.services.vault import new_password
 from hutch.store import users
 from tests import lab as labs
+from tests.agents_fake import FakeAgent
 
 T = TypeVar("T")
+PLAIN = {"PATH": os.environ["PATH"], "TERM": "xterm"} | {
+    name: value for name, value in os.environ.items() if name == "PYTHONPATH"
+}
+"""The environment of a process that runs the sources under test, and nothing of whoever runs it."""
 PROGRAM = [sys.executable, "-c", "from hutch.cli import main; main()"]
 """`hutch` as a process of its own."""
 
@@ -113,7 +119,7 @@ class Person:
 
     def process(self, *words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run `hutch` as a process of its own."""
-        variables = {"PATH": os.environ["PATH"], "TERM": "xterm", **self.signed_in}
+        variables = PLAIN | self.signed_in
         return subprocess.run(
             [*PROGRAM, *words], env=variables, capture_output=True, timeout=60, **options
         )
@@ -122,8 +128,9 @@ class Person:
 class Server:
     """Started by `start`, ended by `stop`. What it holds lives in its own event loop."""
 
-    def __init__(self, database: str, data: Path, homes: Path) -> None:
+    def __init__(self, database: str, data: Path, homes: Path, **settings: Any) -> None:
         self._database = database
+        self._settings = settings
         self._data = data
         self._homes = homes
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -158,6 +165,17 @@ class Server:
         """The result of `work` done inside the server."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
+    def join(self, *cards: FoundAccelerator) -> FakeAgent:
+        """An agent of the node, which has these accelerators and answers for ever."""
+
+        async def begin() -> FakeAgent:
+            agent = FakeAgent(self.context, self.lab.node)
+            await agent.sign_in(*cards)
+            self._agent = asyncio.create_task(agent.serve())
+            return agent
+
+        return self.do(begin())
+
     def person(self, role: Role = Role.MEMBER, scope: Scope = Scope.FULL) -> Person:
         """Someone new, signed in."""
         name = f"p{secrets.token_hex(4)}"
@@ -177,7 +195,7 @@ class Server:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            self.context = labs.open_context(self._database, self._data)
+            self.context = labs.open_context(self._database, self._data, **self._settings)
             quota = self.context.settings.default_quota
             self.lab = await labs.fill(self.context.db, self._data / "engine.db", quota)
             # Hashing is slow by design: everyone has the same password, made anew in each run.

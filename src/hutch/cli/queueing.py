@@ -4,13 +4,11 @@ from collections.abc import Callable
 
 from hutch.cli import exits, explaining
 from hutch.cli.terminal import Terminal
-from hutch.cli.waiting import POLL_SECONDS, live, through_restarts
+from hutch.cli.waiting import POLL_SECONDS, Show, live, through_restarts
 from hutch.cli.words import gpus as words
 from hutch.client.answers import Lease
 from hutch.client.client import Client
 from hutch.errors import WrongStateError
-
-Say = Callable[[Lease], str]
 
 
 def until_attached(terminal: Terminal, client: Client, lease: Lease) -> Lease:
@@ -19,10 +17,7 @@ def until_attached(terminal: Terminal, client: Client, lease: Lease) -> Lease:
     Raises FailedOperationError when the lease ends before. An interrupt stops the watching alone,
     and InterruptedByPersonError says what goes on.
     """
-    try:
-        lease = _watch(terminal, client, lease, {"queued", "attaching"}, _on_the_way)
-    except KeyboardInterrupt:
-        raise _interrupted(client.show_lease(lease["id"])) from None
+    lease = _watch(terminal, client, lease, {"queued", "attaching"}, _on_the_way, _interrupted)
     if lease["state"] == "active":
         return lease
     if terminal.as_json:
@@ -56,11 +51,12 @@ def _interrupted(lease: Lease) -> exits.InterruptedByPersonError:
 
 
 def until_back(terminal: Terminal, client: Client, lease: Lease) -> Lease:
-    """Watch until nothing uses the GPUs any more and they are free."""
-    try:
-        return _watch(terminal, client, lease, {"detaching"}, _on_the_way_back)
-    except KeyboardInterrupt:
-        raise exits.InterruptedByPersonError(words.GOES_BACK, hint=words.GOES_BACK_HINT) from None
+    """Watch until nothing uses the GPUs any more and they are free. Interrupted as above."""
+    return _watch(terminal, client, lease, {"detaching"}, _on_the_way_back, _left)
+
+
+def _left(lease: Lease) -> exits.InterruptedByPersonError:
+    return exits.InterruptedByPersonError(words.GOES_BACK, hint=words.GOES_BACK_HINT)
 
 
 def _on_the_way_back(lease: Lease) -> str:
@@ -69,19 +65,32 @@ def _on_the_way_back(lease: Lease) -> str:
     )
 
 
-def _watch(terminal: Terminal, client: Client, lease: Lease, moving: set[str], say: Say) -> Lease:
+def _watch(
+    terminal: Terminal,
+    client: Client,
+    lease: Lease,
+    moving: set[str],
+    say: Callable[[Lease], str],
+    interrupted: Callable[[Lease], exits.InterruptedByPersonError],
+) -> Lease:
     """The lease once it is in none of these states."""
     if lease["state"] not in moving:
         return lease
     with live(terminal) as show:
-        while lease["state"] in moving:
-            show(say(lease))
-            seen = lease
-            lease = through_restarts(
-                lambda seen=seen: client.show_lease(
-                    seen["id"], wait=POLL_SECONDS, seen=seen["version"]
-                ),
-                show,
-                hint=words.GIVE_BACK.format(id=lease["id"]),
-            )
+        try:
+            while lease["state"] in moving:
+                show(say(lease))
+                lease = _next(client, lease, show)
+        except KeyboardInterrupt:
+            # The connection is in the middle of an answer: what is known already must do.
+            raise interrupted(lease) from None
     return lease
+
+
+def _next(client: Client, lease: Lease, show: Show) -> Lease:
+    """The lease after its next change."""
+    return through_restarts(
+        lambda: client.show_lease(lease["id"], wait=POLL_SECONDS, seen=lease["version"]),
+        show,
+        hint=words.SEE_WHY.format(id=lease["id"]),
+    )

@@ -57,16 +57,16 @@ async def named(context: Context, actor: Actor, found: Sequence[Lease]) -> list[
     others = {each for lease in found for key in ("ahead", "held_by") for each in _of(lease, key)}
     devices = {each for lease in found for each in lease.accelerators}
     known: dict[str, Lease] = {}
-    held: dict[str, Accelerator] = {}
+    held: list[Accelerator] = []
     async with context.db.read() as session:
         if others:
             known = {each.id: each for each in await leases.get_leases(session, others)}
         if devices:
-            held = {each.id: each for each in await accelerators.get_accelerators(session, devices)}
+            held = await accelerators.get_accelerators(session, devices)
     return [
         Named(
             lease=seen_by(actor, lease),
-            accelerators=tuple(held[each] for each in lease.accelerators if each in held),
+            accelerators=tuple(each for each in held if each.id in lease.accelerators),
             ahead=_known(actor, known, _of(lease, "ahead")),
             held_by=_known(actor, known, _of(lease, "held_by")),
         )

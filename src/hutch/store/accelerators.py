@@ -87,7 +87,7 @@ async def get_accelerator(session: Session, accelerator_id: str) -> Accelerator 
 
 
 async def get_accelerators(session: Session, accelerator_ids: Iterable[str]) -> list[Accelerator]:
-    """Those of these that there are."""
+    """Those of these that there are, by node and address."""
     query = _SELECT.where(accelerators.c.id.in_(tuple(accelerator_ids)))
     return [_accelerator(row) for row in await session.execute(query)]
 
