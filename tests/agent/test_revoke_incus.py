@@ -2,7 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,11 +216,30 @@ async def test_who_is_asked_ends_in_order(box: Box):
         await asyncio.sleep(0.02)
 
 
-async def test_a_second_way_to_a_device_is_shut(box: Box):
+def end(box: Box) -> None:
+    carry_out(Verb.END, box, 0)
+
+
+def end_as_its_unit_does(box: Box) -> None:
+    """With the node's file system read-only, which is all that the agent's unit lets it see."""
+    program = (
+        "from hutch.agent import revoke; from hutch.domain.accelerators import OpenedDevice, Verb;"
+        f"revoke.carry_out(Verb.END, {box.name!r}, [OpenedDevice(1, 3, '/dev/hutch-gpu0')])"
+    )
+    script = 'mount -o remount,ro,bind / && ! touch /var/lib/x 2>&1 && exec "$@"'
+    subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
+         sys.executable, "-c", program],
+        check=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("end_it", [end, end_as_its_unit_does])
+async def test_a_second_way_to_a_device_is_shut(box: Box, end_it: Callable[[Box], None]):
     await box.sh("touch /root/kept && mount --bind /dev/hutch-gpu0 /root/kept")
     opens = "exec 7<> /root/kept"
     assert (await box.sh(opens)).code == 0
-    carry_out(Verb.END, box, 0)
+    end_it(box)
     await box.detach(0)
     for change in ("true", "chmod 666 /root/kept", "chown root /root/kept"):
         await box.sh(change)

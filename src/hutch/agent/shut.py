@@ -33,8 +33,12 @@ def shut(container: Container, devices: Iterable[OpenedDevice], proc: Path = PRO
     wanted = tuple(devices)
     found = [each for each in _entries(folder) if any(_is(each, device) for device in wanted)]
     for each in found:
-        os.chown(each, 0, 0, follow_symlinks=False)
-        each.chmod(0)
+        try:
+            os.chown(each, 0, 0, follow_symlinks=False)
+            each.chmod(0)
+        except OSError as error:
+            # What has it open is ended all the same.
+            log.exception("a device could not be shut", device=each.name, reason=str(error))
     return [each.name for each in found]
 
 
@@ -52,7 +56,8 @@ def _folder(container: Container, proc: Path) -> Path | None:
     home, _, name = title.removeprefix(_MONITOR).rpartition(" ")
     if name != container.group or not Path(home).is_absolute():
         return None
-    return Path(home).parent / "devices" / name
+    # Through its eyes: the agent's own view of the file system may be read-only, or another one.
+    return Path(f"{proc}/{monitor}/root{Path(home).parent}/devices/{name}")
 
 
 def _entries(folder: Path) -> list[Path]:
