@@ -16,9 +16,10 @@ from hutch.domain.operations import Kind, Operation, OperationState
 from hutch.domain.people import Role, Scope, Token, User
 from hutch.engine.base import ContainerSpec, Forward
 from hutch.engine.simulated import SimulatedEngine
-from hutch.operations.machine import SSH_FORWARD, SSH_PORT
+from hutch.operations.machine import SSH_FORWARD
 from hutch.services.context import Context
 from hutch.services.hostkeys import new_host_key
+from hutch.services.instances import SSH_TARGET_PORT
 from hutch.services.vault import digest, new_token
 from hutch.store import containers, images, instances, nodes, operations, ports, tokens, users
 from hutch.store.db import Session
@@ -138,7 +139,7 @@ async def _add_instance(
         session,
         instance_id,
         instances.SSH,
-        SSH_PORT,
+        SSH_TARGET_PORT,
         first=context.settings.ssh_port_first,
         last=context.settings.ssh_port_last,
     )
@@ -157,7 +158,7 @@ def _spec(context: Context, node: Node, container: Container, port: int) -> Cont
         limits=LIMITS,
         address=container.address,
         labels={"lab": context.vault.lab, "container": container.id},
-        forwards=(Forward(SSH_FORWARD, node.address, port, SSH_PORT),),
+        forwards=(Forward(SSH_FORWARD, node.address, port, SSH_TARGET_PORT),),
     )
 
 

@@ -19,6 +19,7 @@
     ├── ConflictError            409  conflict
     │   ├── NameTakenError            name_taken
     │   ├── KeyTakenError             key_taken
+    │   ├── PortTakenError            port_taken
     │   ├── BusyError                 operation_in_progress
     │   ├── WrongStateError           wrong_state
     │   ├── QuotaExceededError        quota_exceeded
@@ -208,6 +209,17 @@ class KeyTakenError(ConflictError):
     code = "key_taken"
 
 
+class PortTakenError(ConflictError):
+    code = "port_taken"
+
+    def __init__(self, port: int) -> None:
+        super().__init__(
+            f"Host port {port} is in use.",
+            hint="Ask for another one, or leave it to hutch to give you one.",
+            port=port,
+        )
+
+
 class BusyError(ConflictError):
     code = "operation_in_progress"
 
@@ -258,7 +270,7 @@ class NoPortLeftError(ConflictError):
     def __init__(self, first: int, last: int) -> None:
         super().__init__(
             f"Every host port from {first} to {last} is taken.",
-            hint="An administrator can widen `ssh_port_first` and `ssh_port_last`.",
+            hint="An administrator can widen the range in hutch's settings.",
         )
 
 

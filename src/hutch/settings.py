@@ -77,6 +77,15 @@ class Settings(BaseModel):
     ssh_port_last: int = Field(
         default=29999, ge=1024, le=65535, description="The last host port given to instances."
     )
+    port_first: int = Field(
+        default=30000,
+        ge=1024,
+        le=65535,
+        description="The first host port that people may lead to a port of an instance.",
+    )
+    port_last: int = Field(
+        default=32767, ge=1024, le=65535, description="The last of these host ports."
+    )
 
     default_cpus: int = Field(
         default=2, ge=1, le=1024, description="Processors of an instance that names no number."
@@ -108,6 +117,12 @@ class Settings(BaseModel):
     )
     quota_accelerators: int = Field(
         default=4, ge=0, le=100_000, description="Accelerators a person may hold at once."
+    )
+    quota_ports: int = Field(
+        default=20,
+        ge=0,
+        le=100_000,
+        description="Host ports a person may lead to their instances in all, besides those of SSH.",
     )
     overcommit_cpus: float = Field(
         default=8.0, ge=1, le=100, description="How often a node's processors may be promised."
@@ -363,6 +378,8 @@ class Settings(BaseModel):
     def _ports(self) -> "Settings":
         if self.ssh_port_last < self.ssh_port_first:
             raise ValueError("ssh_port_last must not be below ssh_port_first")
+        if self.port_last < self.port_first:
+            raise ValueError("port_last must not be below port_first")
         return self
 
     @property

@@ -32,6 +32,8 @@ _BODIES: dict[str, Any] = {
     "instance_execute": {"argv": ["true"]},
     "snapshot_create": {"name": "now"},
     "share_put": {},
+    "port_create": {"port": 80},
+    "port_configure": {"span": "1h"},
     "profile_change_password": {"old": "x", "new": "x"},
     "key_create": {"public": "x"},
     "token_create": {"title": "x"},

@@ -50,7 +50,7 @@ def test_json_is_the_answer_of_the_api_and_nothing_else(alice: Person) -> None:
     assert listed == made["instance"]
     assert listed["ssh"].keys() == {"host", "port", "user", "host_key"}
     shown = alice.json("show", "box")
-    assert shown.keys() - {"usage", "shares"} == SHAPE
+    assert shown.keys() - {"usage", "shares", "ports"} == SHAPE
     assert shown["usage"]["memory"].keys() == {"used", "allowed"}
 
 

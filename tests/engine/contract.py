@@ -450,6 +450,26 @@ class TestForwards:
         assert {each.name for each in (await seen(site.engine, name)).forwards} == {"ssh"}
         await site.engine.remove_forward(name, "ssh")
 
+    @pytest.mark.parametrize("protocol", ["tcp", "udp"])
+    async def test_at_loopback_and_back_to_the_nodes_address(
+        self, site: Site, name: str, protocol: str
+    ):
+        everywhere = replace(site.forward("web", 8080), protocol=protocol)
+        local = replace(everywhere, listen_address="127.0.0.1")
+        for forward in (local, everywhere, local):
+            await site.engine.set_forward(name, forward)
+            assert (await seen(site.engine, name)).forwards == (forward,)
+        await site.engine.remove_forward(name, "web")
+
+    async def test_tcp_and_udp_of_one_number_are_two(self, site: Site, name: str):
+        tcp = site.forward("web", 8080)
+        udp = replace(tcp, name="dns", protocol="udp")
+        for forward in (tcp, udp):
+            await site.engine.set_forward(name, forward)
+        assert set((await seen(site.engine, name)).forwards) == {tcp, udp}
+        for forward in (tcp, udp):
+            await site.engine.remove_forward(name, forward.name)
+
     async def test_survive_a_stop_and_a_start(self, site: Site, make: Maker):
         name, forward = await make(), site.forward()
         await site.engine.set_forward(name, forward)

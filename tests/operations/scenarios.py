@@ -10,13 +10,15 @@ from hutch.domain.instances import ContainerRole, Instance, InstanceState
 from hutch.domain.leases import Lease, LeaseState, Notice
 from hutch.domain.operations import ENDED, LIVE, Kind, Operation, OperationState
 from hutch.domain.people import SYSTEM, Actor
+from hutch.domain.ports import PortState, Protocol
 from hutch.engine.base import Power
 from hutch.engine.plans import plan_all
 from hutch.operations import Runner
 from hutch.operations.base import Procedure, Step, Work
+from hutch.operations.machine import forward_of
 from hutch.operations.registry import PROCEDURES
 from hutch.operations.snapshots import engine_name
-from hutch.services import instances, leases, notices, operations, scheduling, snapshots
+from hutch.services import instances, leases, notices, operations, ports, scheduling, snapshots
 from hutch.services.context import Context
 from hutch.store import accelerators as accelerator_rows
 from hutch.store import containers as container_rows
@@ -26,6 +28,7 @@ from hutch.store import leases as lease_rows
 from hutch.store import nodes as node_rows
 from hutch.store import notices as notice_rows
 from hutch.store import operations as operation_rows
+from hutch.store import ports as port_rows
 from hutch.store import revocations as revocation_rows
 from hutch.store import snapshots as snapshot_rows
 from tests.agents_fake import FakeAgent, Manner, agent_of, answering
@@ -251,6 +254,45 @@ async def _delete_snapshot(context: Context, actor: Actor) -> Operation:
     return await snapshots.delete(context, actor, "box", "one")
 
 
+async def with_port(context: Context, actor: Actor, *, stopped: bool = False) -> None:
+    await with_instance(context, actor, stopped=stopped)
+    for wish in (ports.Wish(8888), ports.Wish(53, protocol=Protocol.UDP, is_local=True)):
+        await ports.add(context, actor, "box", wish)
+        await run(context)
+
+
+async def _add_port(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor)
+    return (await ports.add(context, actor, "box", ports.Wish(8888)))[2]
+
+
+async def _add_port_stopped(context: Context, actor: Actor) -> Operation:
+    await with_instance(context, actor, stopped=True)
+    return (await ports.add(context, actor, "box", ports.Wish(8888, is_local=True)))[2]
+
+
+async def _remove_port(context: Context, actor: Actor) -> Operation:
+    await with_port(context, actor)
+    return await ports.remove(context, actor, "box", "8888")
+
+
+async def _restart_with_ports(context: Context, actor: Actor) -> Operation:
+    await with_port(context, actor)
+    return await instances.restart(context, actor, "box")
+
+
+async def _rebuild_with_ports(context: Context, actor: Actor) -> Operation:
+    await with_port(context, actor)
+    return await instances.rebuild(context, actor, "box")
+
+
+async def _restore_with_ports(context: Context, actor: Actor) -> Operation:
+    await with_snapshot(context, actor)
+    await ports.add(context, actor, "box", ports.Wish(8888))
+    await run(context)
+    return await snapshots.restore(context, actor, "box", "one")
+
+
 async def _push_keys(context: Context, actor: Actor) -> Operation:
     instance = await with_instance(context, actor)
     async with context.db.write() as session:
@@ -375,6 +417,12 @@ SCENARIOS: dict[str, Scenario] = {
     "restore": Scenario(Kind.SNAPSHOT_RESTORE, _restore),
     "restore a stopped one": Scenario(Kind.SNAPSHOT_RESTORE, _restore_stopped),
     "delete a snapshot": Scenario(Kind.SNAPSHOT_DELETE, _delete_snapshot),
+    "add a port": Scenario(Kind.PORT_ADD, _add_port),
+    "add a port to a stopped one": Scenario(Kind.PORT_ADD, _add_port_stopped),
+    "remove a port": Scenario(Kind.PORT_REMOVE, _remove_port),
+    "restart with ports": Scenario(Kind.INSTANCE_RESTART, _restart_with_ports),
+    "rebuild with ports": Scenario(Kind.INSTANCE_REBUILD, _rebuild_with_ports),
+    "restore with ports": Scenario(Kind.SNAPSHOT_RESTORE, _restore_with_ports),
     "push keys": Scenario(Kind.KEYS_PUSH, _push_keys),
     "attach": Scenario(Kind.LEASE_ATTACH, _attach),
     "detach": Scenario(Kind.LEASE_DETACH, _detach),
@@ -433,6 +481,7 @@ async def assert_whole(context: Context) -> None:
         held = await lease_rows.list_held(session)
         cards = {each.id: each for each in await accelerator_rows.list_accelerators(session)}
         ordered = await revocation_rows.list_open(session, node.id)
+        leading = await port_rows.of_node(session, node.id)
     assert {each.state for each in live} <= {LeaseState.QUEUED, LeaseState.ACTIVE}
     assert {each.lease_id for each in held} == {each.id for each in live if each.accelerators}
     assert not ordered, "an order that nobody waits for"
@@ -463,7 +512,8 @@ async def assert_whole(context: Context) -> None:
         }
         assert seen.devices == plan_all(cards[each] for each in lent)
         assert not lent or instance.state is InstanceState.RUNNING, "a stopped one holds nothing"
-        assert [forward.listen_port for forward in seen.forwards] == [instance.ssh_port]
+        assert set(seen.forwards) == {forward_of(node, port) for port in leading[instance.id]}
+        assert {port.state for port in leading[instance.id]} == {PortState.OPEN}
         assert {engine_name(each.id) for each in saved[instance.id]} == set(
             await engine.snapshots(row.engine_name)
         )

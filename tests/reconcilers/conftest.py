@@ -13,9 +13,9 @@ from hutch.domain.instances import Container, ContainerRole, Desired, Instance, 
 from hutch.domain.nodes import Node
 from hutch.domain.operations import ENDED, Kind, Operation, OperationState
 from hutch.domain.people import SYSTEM, Actor
-from hutch.engine.base import ContainerSpec, Observed
+from hutch.engine.base import ContainerSpec, Forward, Observed
 from hutch.engine.simulated import SimulatedEngine
-from hutch.reconcilers.instances import ssh_forward
+from hutch.operations.machine import SSH_FORWARD
 from hutch.services.context import Context
 from hutch.services.operations import enqueue
 from hutch.store import containers, events, images, instances, nodes, operations, ports
@@ -32,6 +32,11 @@ class Monotonic:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+def ssh_forward(node: Node, instance: Instance) -> Forward:
+    """The forward of an instance's SSH port, as the operations make it."""
+    return Forward(SSH_FORWARD, node.address, instance.ssh_port, 22)
 
 
 class World:

@@ -11,7 +11,7 @@ from hutch.domain.people import Actor
 from hutch.domain.sizes import GiB
 from hutch.engine.base import Forward
 from hutch.errors import EngineNotFoundError
-from hutch.operations.machine import SSH_FORWARD
+from hutch.operations.machine import SSH_FORWARD, forward_name
 from hutch.reconcilers.drift import (
     FORWARD_CHANGED,
     LIMITS_CHANGED,
@@ -22,7 +22,9 @@ from hutch.reconcilers.drift import (
 )
 from hutch.reconcilers.instances import SUSPENDED_SECONDS, Instances
 from hutch.services import instances as services
+from hutch.services import ports
 from hutch.services.instances import target
+from hutch.store import ports as port_rows
 from tests.reconcilers.conftest import World, read_only
 
 RUNNING, STOPPED = InstanceState.RUNNING, InstanceState.STOPPED
@@ -145,6 +147,35 @@ async def test_a_forward_to_another_port_is_shown(world: World, alice: Actor):
     box = await world.machine(alice, "box")
     elsewhere = Forward(SSH_FORWARD, world.lab.node.address, box.ssh_port, 2222)
     await world.engine.set_forward(await world.container(box), elsewhere)
+    await compare(world)
+    assert await world.drift(box) == FORWARD_CHANGED
+
+
+async def test_ports_that_lead_there_too_little_or_too_much_are_shown(world: World, alice: Actor):
+    box = await world.machine(alice, "box")
+    name = await world.container(box)
+    await world.engine.set_forward(name, Forward("left-over", "192.0.2.1", 31000, 80))
+    await world.engine.remove_forward(name, SSH_FORWARD)
+    await compare(world)
+    known = await world.instance(box.id)
+    assert known.drift is not None
+    assert known.drift.code == FORWARD_CHANGED
+    assert f"{box.ssh_port} not leading to it" in known.drift.message
+    assert "31000 leading to it without leave" in known.drift.message
+
+
+async def test_a_port_of_ones_own_is_no_drift_and_a_lost_one_is(world: World, alice: Actor):
+    box = await world.machine(alice, "box")
+    name = await world.container(box)
+    _, port, operation = await ports.add(world.context, alice, "box", ports.Wish(8888))
+    forward = Forward(forward_name(port.id), "192.0.2.1", port.host_port, 8888)
+    await world.engine.set_forward(name, forward)
+    async with world.context.db.write() as session:
+        await port_rows.update_port(session, port.id, state="open")
+    await world.end(operation)
+    await compare(world)
+    assert await world.drift(box) is None
+    await world.engine.set_forward(name, replace(forward, protocol="udp"))
     await compare(world)
     assert await world.drift(box) == FORWARD_CHANGED
 

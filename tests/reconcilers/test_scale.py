@@ -10,11 +10,11 @@ from hutch.domain.operations import Kind
 from hutch.domain.people import Actor
 from hutch.engine.base import ContainerSpec
 from hutch.reconcilers import Reconcilers
-from hutch.reconcilers.instances import Instances, ssh_forward
+from hutch.reconcilers.instances import Instances
 from hutch.reconcilers.settling import SETTLE_SECONDS
 from hutch.store import instances
 from hutch.store import tables as t
-from tests.reconcilers.conftest import World, read_only
+from tests.reconcilers.conftest import World, read_only, ssh_forward
 
 MANY = 2000
 SOME = 200

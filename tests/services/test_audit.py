@@ -21,6 +21,7 @@ from hutch.services import (
     leases,
     nodes,
     operations,
+    ports,
     shares,
     snapshots,
     tokens,
@@ -36,8 +37,8 @@ from tests.lab import Lab
 from tests.leases import add_accelerators
 
 SERVICES = (
-    events, gateway, images, instances, keys, leases, nodes, operations, shares, snapshots, tokens,
-    users,
+    events, gateway, images, instances, keys, leases, nodes, operations, ports, shares, snapshots,
+    tokens, users,
 )  # fmt: skip
 
 READ_ONLY = {
@@ -45,14 +46,15 @@ READ_ONLY = {
     "gateway.whose_key", "images.list_all", "instances.current", "instances.list_all",
     "instances.show", "instances.usage", "keys.list_all", "leases.history", "leases.list_all",
     "leases.queue", "leases.show", "leases.wait", "nodes.list_all", "operations.list_all",
-    "operations.show", "operations.wait", "shares.list_all", "snapshots.list_all",
+    "operations.show", "operations.wait", "ports.list_all", "ports.list_own", "shares.list_all",
+    "snapshots.list_all",
     "tokens.list_all", "users.list_all", "users.me", "users.show",
 }  # fmt: skip
 INNER = {
     # Parts of a change, which records it.
     "operations.enqueue", "keys.push_keys", "tokens.check_password", "tokens.hash_password",
-    # What hutch does when a share's time is over; it is recorded as if somebody had ended it.
-    "shares.end_due",
+    # What hutch does when the time of one is over; it is recorded as if somebody had ended it.
+    "ports.end_due", "shares.end_due",
     # Who asks is found out here; only when a token was last used is written.
     "tokens.authenticate",
 }  # fmt: skip
@@ -143,6 +145,21 @@ async def _delete_snapshot(world: World) -> None:
     await _snapshot(world)
     await world.settle()
     await snapshots.delete(world.context, world.alice, "first", "monday")
+
+
+async def _add_port(world: World) -> None:
+    await ports.add(world.context, world.alice, "first", ports.Wish(8888))
+
+
+async def _remove_port(world: World) -> None:
+    await _add_port(world)
+    await world.settle()
+    await ports.remove(world.context, world.alice, "first", "8888")
+
+
+async def _configure_port(world: World) -> None:
+    await _add_port(world)
+    await ports.configure(world.context, world.alice, "first", "8888", open_to=["bob"])
 
 
 async def _share(world: World) -> None:
@@ -243,6 +260,9 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
         "node.set_address", "ada", "node", "node1",
     ),
     "operations.retry": (_retry, "operation.retry", "ada", "operation", "instance_stop"),
+    "ports.add": (_add_port, "port.add", "alice", "instance", "first"),
+    "ports.configure": (_configure_port, "port.configure", "alice", "instance", "first"),
+    "ports.remove": (_remove_port, "port.remove", "alice", "instance", "first"),
     "shares.add": (_share, "instance.share", "alice", "instance", "first"),
     "shares.remove": (_unshare, "instance.unshare", "alice", "instance", "first"),
     "gateway.set_wake": (
@@ -346,7 +366,8 @@ async def test_a_change_is_recorded_with_who_what_and_from_where(world: World, c
 # Their preparation is a change of its own.
 _PREPARED = {
     "keys.remove", "tokens.revoke", "operations.retry", "snapshots.restore", "snapshots.delete",
-    "instances.start", "shares.remove", "leases.release", "leases.extend",
+    "instances.start", "ports.configure", "ports.remove", "shares.remove", "leases.release",
+    "leases.extend",
 }  # fmt: skip
 
 

@@ -55,6 +55,29 @@ async def test_a_host_port_leads_to_one_instance_over_all_nodes(
     assert "host_port" in await _refused(database, _port(made["third"], 22000))
 
 
+async def test_one_host_port_leads_to_a_port_of_an_instance(
+    database: Database, made: dict[str, Any]
+) -> None:
+    async with database.write() as session:
+        await session.execute(_port(made["first"], 22000))
+        await session.execute(_port(made["second"], 22001))
+    assert "ports" in await _refused(database, _port(made["first"], 22002, name="again"))
+
+
+async def test_an_instance_is_shared_once_with_a_person(
+    database: Database, made: dict[str, Any]
+) -> None:
+    def share() -> Any:
+        return insert(tables.shares).values(
+            id=new_id(), instance_id=made["first"], user_id=made["bob"], read_only_view=False,
+            created_at=rows.NOW,
+        )  # fmt: skip
+
+    async with database.write() as session:
+        await session.execute(share())
+    assert "shares" in await _refused(database, share())
+
+
 async def test_an_instance_has_one_port_of_a_name(database: Database, made: dict[str, Any]) -> None:
     async with database.write() as session:
         await session.execute(_port(made["first"], 22000))

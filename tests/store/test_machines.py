@@ -178,18 +178,18 @@ async def test_a_deleted_instance_frees_its_name_and_port(
 async def test_the_lowest_port_that_nobody_has_is_given(
     database: Database, made: dict[str, Any]
 ) -> None:
-    async def give(name: str, **range_: Any) -> int:
+    async def give(name: str, target: int, **range_: Any) -> int:
         async with database.write() as session:
-            return await ports.allocate_port(session, made["first"], name, 80, **range_)
+            return await ports.allocate_port(session, made["first"], name, target, **range_)
 
-    assert await give("web", first=22000, last=22010, avoid=frozenset({22003, 22004})) == 22005
-    assert await give("low", first=22000, last=22010) == 22003
+    assert await give("web", 80, first=22000, last=22010, avoid=frozenset({22003, 22004})) == 22005
+    assert await give("low", 81, first=22000, last=22010) == 22003
     with pytest.raises(NoPortLeftError):
-        await give("none", first=22000, last=22003)
+        await give("none", 82, first=22000, last=22003)
     async with database.read() as session:
         found = await ports.list_ports(session, made["first"])
     assert [(port.name, port.host_port, port.target_port) for port in found] == [
-        ("ssh", 22000, 22), ("low", 22003, 80), ("web", 22005, 80),
+        ("ssh", 22000, 22), ("low", 22003, 81), ("web", 22005, 80),
     ]  # fmt: skip
 
 

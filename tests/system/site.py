@@ -159,6 +159,8 @@ class Site:
             # Of its own: a hutch that runs on this machine has the usual ones.
             "HUTCH_SSH_PORT_FIRST": "15000",
             "HUTCH_SSH_PORT_LAST": "15999",
+            "HUTCH_PORT_FIRST": "14000",
+            "HUTCH_PORT_LAST": "14999",
             "HUTCH_OPERATION_LEASE_SECONDS": "2",
             "HUTCH_RECONCILE_SECONDS": "2",
             **{f"HUTCH_{key.upper()}": value for key, value in self.settings.items()},

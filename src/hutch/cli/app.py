@@ -19,6 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "logins": ("ssh", "exec"),
     "shares": ("share", "unshare"),
+    "ports": ("port",),
     "snapshots": ("snapshot",),
     "gpus": ("gpu",),
     "notices": ("notice",),
@@ -41,7 +42,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 GROUPS = frozenset(
     """
-    snapshot gpu notice operation key token user group quota report node image config
+    port snapshot gpu notice operation key token user group quota report node image config
     """.split()
 )
 """Commands that have commands of their own."""

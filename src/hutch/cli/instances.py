@@ -153,11 +153,12 @@ def show(name: InstanceName, as_json: Json = False) -> None:
     with connect() as client:
         instance = client.show_instance(resolve(client, name))
         usage = _usage(client, instance)
-        shares = client.list_shares(instance["id"])
+        shares, ports = client.list_shares(instance["id"]), client.list_ports(instance["id"])
     if as_json:
-        terminal.answer({**instance, "usage": usage, "shares": shares})
+        terminal.answer({**instance, "usage": usage, "shares": shares, "ports": ports})
         return
-    terminal.fields([*_fields(instance, usage), *_sharing(instance, shares)])
+    leading: list[tuple[str, Cell]] = [("port", wording.port(each)) for each in ports]
+    terminal.fields([*_fields(instance, usage), *leading, *_sharing(instance, shares)])
     _tell_troubles(terminal, instance, name)
 
 

@@ -110,6 +110,18 @@ SHARED_BY_TO_LOOK = "by {owner}, to look{until}"
 SHARED_WITH = "{person}{until}"
 SHARED_WITH_TO_LOOK = "{person}, to look{until}"
 
+# Ports
+
+ADDING_PORT = "Leading a port to {port} of {name}"
+PORT_ADDED = "{place} leads to port {port} of {name}{until}."
+LOCAL_PORT_ADDED = "{place} on its node alone leads to port {port} of {name}{until}."
+LEADING = "{port}/{protocol} at {host}:{host_port} ({name}){ends}"
+PORT_CHANGED = "Port {port} of {name} is changed."
+REMOVING_PORT = "Taking port {port} of {name} away"
+PORT_REMOVED = "Nothing leads to port {port} of {name} any more."
+NO_PORT = "There is no port but those of SSH. Lead one to an instance: hutch port add NAME 8888"
+OPEN_TO_WHOM = {"owner": "-", "people": "{people}", "everyone": "everyone"}
+
 # Operations
 
 FOLLOW = "{title}: operation {id}. Watch it: hutch operation wait {id}"
@@ -241,6 +253,7 @@ CONFIG_VALID = "The settings are valid."
 # Column titles
 
 OF_INSTANCES = ("NAME", "STATE", "CPUS", "MEMORY", "DISK", "IMAGE", "NODE", "SSH")
+OF_PORTS = ("INSTANCE", "NAME", "PORT", "AT", "STATE", "OPEN TO", "UNTIL (UTC)")
 OF_OPERATIONS = ("ID", "KIND", "STATE", "DONE", "BY", "BEGAN (UTC)", "MESSAGE")
 OF_SNAPSHOTS = ("NAME", "STATE", "KIND", "TAKEN (UTC)")
 OF_KEYS = ("ID", "TITLE", "TYPE", "FINGERPRINT", "ADDED (UTC)")
@@ -293,6 +306,14 @@ HELP = {
         "Run a program in an instance without ssh, and end with its exit code. Standard input is"
         " passed on when it is not a terminal."
     ),
+    "port": "Lead ports of the node to ports of an instance.",
+    "port add": (
+        "Lead a host port to a port of an instance. It is kept over restarts, rebuilds and"
+        " restores, until it is removed."
+    ),
+    "port list": "List the ports that lead to your instances, but for those of SSH.",
+    "port set": "Change who may open a port in a browser, or until when it leads there.",
+    "port remove": "Take a port away.",
     "snapshot": "Take, restore and delete snapshots of an instance's disk.",
     "snapshot create": "Take a snapshot of an instance's disk, running or stopped.",
     "snapshot list": "List an instance's snapshots, oldest first.",
@@ -370,6 +391,15 @@ ONE_PERSONS = "This person's: what they share with you; all of them for administ
 WITH_WHOM = "The person's name."
 ONLY_LOOK = "They may look at it, and not log in."
 SHARED_UNTIL = "It ends by itself: after a span such as 8h or 2d, or at a time such as 2026-05-01."
+PORT_NUMBER = "The port inside, 1 to 65535."
+WHICH_PORT = "The port inside, or its name: 8888, 53/udp, jupyter."
+PORTS_OF = "An instance. All that you see, if left out."
+PORT_SPAN = "It is taken away by itself after a span such as 8h or 2d."
+HOST_PORT = "The port of the node. hutch gives you one, if left out."
+PROTOCOL = "tcp, if left out."
+PORT_NAME = "What to call it."
+LOCAL_PORT = "Only programs of the node itself reach it, hutch among them."
+OPEN_TO = "Who may open it in a browser: me, everyone, or names with commas between. me at first."
 SNAPSHOT_NAME = "The snapshot's name: a-z, 0-9 and '-', beginning with a letter."
 OPERATION_ID = "The operation's id."
 ONLY_LIVE = "Only those that have not ended."

@@ -32,6 +32,11 @@ def until(at: str | None) -> str:
     return "" if at is None else messages.UNTIL.format(at=moment_utc(at))
 
 
+def port(found: answers.Port) -> str:
+    """A port that leads to an instance: `8888/tcp at 192.0.2.1:30000 (jupyter)`."""
+    return messages.LEADING.format(**found, ends=until(found["until"]))
+
+
 def used_of(used: int, allowed: int, *, is_size: bool) -> str:
     show = size if is_size else str
     return messages.USED_OF.format(used=show(used), allowed=show(allowed))

@@ -121,6 +121,24 @@ class Instance(TypedDict):
     created_at: str
 
 
+class Port(TypedDict):
+    id: str
+    instance: str
+    owner: str
+    name: str
+    protocol: str
+    port: int
+    """The instance's."""
+    host: str
+    host_port: int
+    local: bool
+    state: str
+    open_to: str
+    people: list[str]
+    until: str | None
+    created_at: str | None
+
+
 class Share(TypedDict):
     person: str
     read_only_view: bool
@@ -178,6 +196,10 @@ class Begun(TypedDict):
 
 class InstanceBegun(Begun):
     instance: Instance
+
+
+class PortBegun(Begun):
+    port: Port
 
 
 class Snapshot(TypedDict):

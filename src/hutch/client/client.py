@@ -310,6 +310,42 @@ class Client:
         body = {"notices": None if notices is None else list(notices)}
         return self._do("POST", "/notices/read", body)
 
+    def list_ports(self, ref: str) -> list[answers.Port]:
+        """An instance's ports but for that of SSH."""
+        return self._get(f"{_instance(ref)}/ports")
+
+    def list_all_ports(self, *, everyone: bool = False) -> list[answers.Port]:
+        """The ports of all instances that one sees; of everyone's for administrators."""
+        return self._get("/ports", all="true" if everyone else None)
+
+    def add_port(
+        self,
+        ref: str,
+        port: int,
+        *,
+        host_port: int | None = None,
+        protocol: str | None = None,
+        name: str | None = None,
+        span: str | None = None,
+        local: bool = False,
+        open_to: list[str] | None = None,
+    ) -> answers.PortBegun:
+        return self._do(
+            "POST",
+            f"{_instance(ref)}/ports",
+            {"port": port, "host_port": host_port, "protocol": protocol, "name": name,
+             "span": span, "local": local, "open_to": open_to},
+        )  # fmt: skip
+
+    def configure_port(
+        self, ref: str, port: str, *, span: str | None = None, open_to: list[str] | None = None
+    ) -> answers.Port:
+        return self._do("PATCH", _port(ref, port), {"span": span, "open_to": open_to})
+
+    def remove_port(self, ref: str, port: str) -> answers.Begun:
+        """`port` is its name, or the instance's port."""
+        return self._do("DELETE", _port(ref, port))
+
     # Operations
 
     def list_operations(
@@ -512,6 +548,10 @@ def _instance(ref: str) -> str:
 
 def _share(ref: str, person: str) -> str:
     return f"{_instance(ref)}/shares/{_part('share', person)}"
+
+
+def _port(ref: str, port: str) -> str:
+    return f"{_instance(ref)}/ports/{_part('port', port)}"
 
 
 def _user(name: str) -> str:

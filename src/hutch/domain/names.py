@@ -68,6 +68,17 @@ def group_name(text: str) -> str:
     return text
 
 
+def port_name(text: str) -> str:
+    """Check what a person calls a port: short enough for a column of a table."""
+    if len(text) > 32 or not _LABEL.fullmatch(text):
+        raise InvalidNameError(
+            "port",
+            text,
+            "1 to 32 of a-z, 0-9 and '-', beginning with a letter, not ending with '-'",
+        )
+    return text
+
+
 def snapshot_name(text: str) -> str:
     """Check a snapshot's name: as an instance's, so that it is safe in every place it goes."""
     if not _LABEL.fullmatch(text):

@@ -20,6 +20,8 @@ class Kind(StrEnum):
     SNAPSHOT_RESTORE = "snapshot_restore"
     SNAPSHOT_DELETE = "snapshot_delete"
     KEYS_PUSH = "keys_push"
+    PORT_ADD = "port_add"
+    PORT_REMOVE = "port_remove"
     POOL_ADD = "pool_add"
     POOL_REMOVE = "pool_remove"
     LEASE_ATTACH = "lease_attach"

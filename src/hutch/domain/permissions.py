@@ -16,6 +16,8 @@ class Action(StrEnum):
     INSTANCE_EXEC = "instance:exec"
     INSTANCE_REBUILD = "instance:rebuild"
     INSTANCE_DELETE = "instance:delete"
+    PORT_READ = "port:read"
+    PORT_WRITE = "port:write"
     SHARE_READ = "share:read"
     SHARE_WRITE = "share:write"
     SNAPSHOT_READ = "snapshot:read"
@@ -50,6 +52,7 @@ class Action(StrEnum):
 _READING = frozenset(
     {
         Action.INSTANCE_READ,
+        Action.PORT_READ,
         Action.SHARE_READ,
         Action.SNAPSHOT_READ,
         Action.OPERATION_READ,
@@ -80,7 +83,9 @@ _ADMINS_ONLY = frozenset(
     }
 )
 _OF_THE_LAB = frozenset({Action.IMAGE_READ, Action.NODE_READ, Action.ACCELERATOR_READ})
-_SHARED_VIEW = frozenset({Action.INSTANCE_READ, Action.SHARE_READ, Action.SNAPSHOT_READ})
+_SHARED_VIEW = frozenset(
+    {Action.INSTANCE_READ, Action.PORT_READ, Action.SHARE_READ, Action.SNAPSHOT_READ}
+)
 # Whoever logs in is root inside, and could stop the machine or read its disk from there anyway.
 _SHARED_LOGIN = _SHARED_VIEW | {Action.INSTANCE_EXEC, Action.INSTANCE_CONTROL}
 

@@ -2,9 +2,59 @@
 
 import ipaddress
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from functools import lru_cache
 
-from hutch.errors import NoAddressLeftError, NoPortLeftError
+from hutch.errors import InvalidLimitError, NoAddressLeftError, NoPortLeftError, PortTakenError
+
+LOOPBACK = "127.0.0.1"
+
+
+class Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class PortState(StrEnum):
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+
+
+class OpenTo(StrEnum):
+    """Who may open a port in a browser, besides the owner and those who may log in."""
+
+    OWNER = "owner"
+    """Nobody else."""
+    PEOPLE = "people"
+    """Certain people."""
+    EVERYONE = "everyone"
+    """Everyone who is signed in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A host port of a node that leads to a port of an instance."""
+
+    id: str
+    instance_id: str
+    name: str
+    """Unique within the instance."""
+    protocol: Protocol
+    host_port: int
+    """Unique over all nodes, for each protocol."""
+    target_port: int
+    state: PortState
+    is_local: bool
+    """Only the node's own programs reach it."""
+    open_to: OpenTo
+    people: tuple[str, ...]
+    """The names of whom it is open to."""
+    until: datetime | None
+    created_at: datetime | None
+
 
 RESERVED_ADDRESSES = 10
 """Left free at the start of a subnet: the gateway is one, an administrator may use others."""
@@ -17,6 +67,23 @@ def pick_port(first: int, last: int, taken: Collection[int]) -> int:
         if port not in used:
             return port
     raise NoPortLeftError(first, last)
+
+
+def claim_port(wanted: int, first: int, last: int, taken: Collection[int]) -> int:
+    """The port that somebody asks for. Raises InvalidLimitError outside the range, and
+    PortTakenError when it is somebody's already, or something on the node listens there."""
+    if not first <= wanted <= last:
+        raise InvalidLimitError("host port", str(wanted), f"{first} to {last}, or none to be given")
+    if wanted in taken:
+        raise PortTakenError(wanted)
+    return wanted
+
+
+def check_target(port: int) -> int:
+    """Return a port's number, or raise InvalidLimitError when no port has it."""
+    if not 1 <= port <= 65535:
+        raise InvalidLimitError("port", str(port), "1 to 65535")
+    return port
 
 
 def pick_address(subnet: str, taken: Collection[str]) -> str:

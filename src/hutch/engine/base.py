@@ -72,9 +72,17 @@ class Forward:
     name: str
     """Unique within the container: a-z, 0-9 and '-'."""
     listen_address: str
+    """An IPv4 address of the node. At its loopback only the node's own programs come in, and they
+    arrive at the container's loopback; else everyone does who reaches the node, and they arrive at
+    the container's address on the bridge."""
     listen_port: int
     target_port: int
     protocol: str = "tcp"
+    """`tcp` or `udp`."""
+
+    @property
+    def is_local(self) -> bool:
+        return self.listen_address.startswith("127.")
 
 
 class DeviceKind(StrEnum):

@@ -28,7 +28,7 @@ async def _ensure_container(work: Work) -> None:
         raise LookupError("an instance in creation has no container")
     await work.remember(keys_version=it.keys_version)
     if not work.params["pooled"]:
-        spec = await machine.spec(work, it, it.container, (it.forward,))
+        spec = await machine.spec(work, it, it.container, it.forwards)
         await drivers.make(work, it.engine, spec)
         return
     seen = await it.engine.get(it.name)

@@ -5,7 +5,7 @@
 | decide   | decides the new container's name and address           | forgets them               |
 | build    | makes, starts and provisions it beside the old one     | deletes it                 |
 | halt     | stops the old one                                      | starts it if it ran        |
-| switch   | leads the host port to the new one                     | leads it back to the old one|
+| switch   | leads the host ports to the new one                    | leads them back to the old |
 | answer   | waits until SSH answers from the new one               |                            |
 | commit   | the new one is the instance from now on (pivot)        |                            |
 | lend     | has its leases' accelerators brought into the new one  |                            |
@@ -100,16 +100,18 @@ async def _resume(work: Work) -> None:
 async def _switch(work: Work) -> None:
     old = await machine.load(work)
     new, container = await _incoming(work)
-    await old.engine.remove_forward(old.name, machine.SSH_FORWARD)
-    await new.engine.set_forward(container.engine_name, new.forward)
+    for forward in new.forwards:
+        await old.engine.remove_forward(old.name, forward.name)
+        await new.engine.set_forward(container.engine_name, forward)
 
 
 async def _switch_back(work: Work) -> None:
     old = await machine.load(work)
     new, container = await _incoming(work)
-    await new.engine.remove_forward(container.engine_name, machine.SSH_FORWARD)
-    with suppress(EngineNotFoundError):
-        await old.engine.set_forward(old.name, old.forward)
+    for forward in old.forwards:
+        await new.engine.remove_forward(container.engine_name, forward.name)
+        with suppress(EngineNotFoundError):
+            await old.engine.set_forward(old.name, forward)
 
 
 async def _answer(work: Work) -> None:
@@ -182,7 +184,7 @@ REBUILD = Procedure(
         Step("decide", "Finding a place for the new disk", _decide, _forget),
         Step("build", "Making the new machine", _build, _unbuild),
         Step("halt", "Shutting the old one down", _halt, _resume),
-        Step("switch", "Leading the port to the new one", _switch, _switch_back),
+        Step("switch", "Leading the ports to the new one", _switch, _switch_back),
         Step("answer", "Waiting for SSH to answer", _answer),
         Step("commit", "Switching over", _commit, pivot=True),
         Step("lend", "Bringing the accelerators into the new machine", _lend),

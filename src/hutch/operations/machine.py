@@ -8,7 +8,9 @@ import structlog
 
 from hutch.domain.instances import Container, ContainerRole, Instance, InstanceState
 from hutch.domain.leases import EndReason
+from hutch.domain.nodes import Node
 from hutch.domain.people import SYSTEM, SshKey
+from hutch.domain.ports import LOOPBACK, Port, PortState
 from hutch.engine.base import ContainerSpec, Engine, Forward, Observed
 from hutch.errors import EngineNotFoundError, NotFoundError
 from hutch.operations import drivers
@@ -21,7 +23,6 @@ from hutch.store.db import Session
 log = structlog.get_logger(__name__)
 
 SSH_FORWARD = "forward-ssh"
-SSH_PORT = 22
 BANNER_SECONDS = 60.0
 """A fresh machine that does not answer by then never will."""
 
@@ -34,6 +35,9 @@ class Machine:
     container: Container | None
     engine: Engine
     forward: Forward
+    """The one that leads to its SSH server."""
+    forwards: tuple[Forward, ...]
+    """All that lead to it, that one among them."""
     keys: list[SshKey]
     """Those that open it: the owner's, and those of whom they share it with."""
     keys_version: int
@@ -48,6 +52,22 @@ class Machine:
                 f"{self.instance.name} has no container.", hint="Delete it and create it anew."
             )
         return self.container.engine_name
+
+
+def forward_name(port_id: str) -> str:
+    """What the engine knows a port by, other than that of SSH: nothing that anyone typed."""
+    return f"port-{port_id}"
+
+
+def forward_of(node: Node, port: Port) -> Forward:
+    """A port of an instance in the engine's words."""
+    return Forward(
+        name=SSH_FORWARD if port.name == instances.SSH else forward_name(port.id),
+        listen_address=LOOPBACK if port.is_local else node.address,
+        listen_port=port.host_port,
+        target_port=port.target_port,
+        protocol=port.protocol.value,
+    )
 
 
 async def load(work: Work, role: ContainerRole = ContainerRole.CURRENT) -> Machine:
@@ -66,11 +86,13 @@ async def load(work: Work, role: ContainerRole = ContainerRole.CURRENT) -> Machi
     if node is None or owner is None:
         raise LookupError(f"instance {instance_id} lost its node or owner")
     ssh = next(port for port in forwarded if port.name == instances.SSH)
+    kept = [port for port in forwarded if port.state is not PortState.CLOSING]
     return Machine(
         instance=instance,
         container=container,
         engine=context.engines.of(node),
-        forward=Forward(SSH_FORWARD, node.address, ssh.host_port, ssh.target_port),
+        forward=forward_of(node, ssh),
+        forwards=tuple(forward_of(node, port) for port in kept),
         keys=opening,
         keys_version=owner.keys_version + instance.guests_version,
         has_nvidia_driver=node.has_nvidia_driver,
@@ -147,12 +169,28 @@ async def answers(machine: Machine, timeout: float = BANNER_SECONDS) -> bool:
     )
 
 
+async def ensure_forwards(machine: Machine, seen: Observed | None) -> None:
+    """Lead the instance's ports to its container, as it was just seen, and no other ones.
+
+    Those that are left over, from a database that was put back for instance, could be somebody
+    else's by now. So they go first.
+    """
+    if seen is None:
+        return
+    names = {each.name for each in machine.forwards}
+    for each in seen.forwards:
+        if each.name not in names:
+            await machine.engine.remove_forward(machine.name, each.name)
+    for forward in machine.forwards:
+        if forward not in seen.forwards:
+            await machine.engine.set_forward(machine.name, forward)
+
+
 async def ensure_running(work: Work) -> None:
-    """Start the instance's container, lead its port to it, and bring the owner's keys."""
+    """Start the instance's container, lead its ports to it, and bring the keys that open it."""
     machine = await load(work)
     seen = await drivers.start(work, machine.engine, machine.name, wanted=machine.has_nvidia_driver)
-    if seen is not None and machine.forward not in seen.forwards:
-        await machine.engine.set_forward(machine.name, machine.forward)
+    await ensure_forwards(machine, seen)
     await work.remember(keys_version=machine.keys_version)
     await put_keys(
         machine.engine, machine.name, user=machine.instance.owner_name, keys=machine.keys

@@ -11,6 +11,7 @@ from hutch.operations import (
     lease_detach,
     notice_deliver,
     pool,
+    ports,
     snapshots,
 )
 from hutch.operations.base import Procedure
@@ -28,6 +29,8 @@ PROCEDURES: dict[str, Procedure] = {
         snapshots.CREATE,
         snapshots.RESTORE,
         snapshots.DELETE,
+        ports.ADD,
+        ports.REMOVE,
         keys_push.PUSH,
         lease_attach.ATTACH,
         lease_detach.DETACH,

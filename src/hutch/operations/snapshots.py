@@ -107,7 +107,7 @@ async def _put_back(work: Work) -> None:
 
 
 async def _set_right(work: Work, it: machine.Machine) -> None:
-    """The limits, the port and what is on loan are the database's to say, not the snapshot's."""
+    """The limits, the ports and what is on loan are the database's to say, not the snapshot's."""
     seen = await it.engine.get(it.name)
     async with work.context.db.read() as session:
         held = plan_all(await lending.entitled(session, it.instance))
@@ -115,8 +115,7 @@ async def _set_right(work: Work, it: machine.Machine) -> None:
         await it.engine.detach(it.name, strange)
     if seen is not None and seen.limits != it.instance.limits:
         await it.engine.set_limits(it.name, it.instance.limits)
-    if seen is not None and it.forward not in seen.forwards:
-        await it.engine.set_forward(it.name, it.forward)
+    await machine.ensure_forwards(it, seen)
 
 
 async def _put_present_back(work: Work) -> None:

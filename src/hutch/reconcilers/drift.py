@@ -3,6 +3,7 @@
 Pure arithmetic on one instance and its container as the engine has it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 
 from hutch.domain.instances import Desired, Instance, InstanceState
@@ -39,8 +40,11 @@ class Verdict:
         return (instance.drift.code, instance.drift.message) == (self.code, self.message)
 
 
-def judge(instance: Instance, seen: Observed | None, forward: Forward) -> Verdict:
-    """Compare an instance on which nothing works with its container; None: there is none."""
+def judge(instance: Instance, seen: Observed | None, forwards: Collection[Forward]) -> Verdict:
+    """Compare an instance on which nothing works with its container; None: there is none.
+
+    `forwards` are those which should lead to it.
+    """
     name = instance.name
     if seen is None:
         if instance.state is InstanceState.CREATING:
@@ -74,14 +78,27 @@ def judge(instance: Instance, seen: Observed | None, forward: Forward) -> Verdic
         )
     if seen.limits != instance.limits:
         return Verdict(state, LIMITS_CHANGED, _about_limits(name, instance.limits, seen.limits))
-    if forward not in seen.forwards:
-        return Verdict(
-            state,
-            FORWARD_CHANGED,
-            f"Port {forward.listen_port} of {instance.node_name} does not lead to it as it should."
-            f" `hutch start {name}` mends that.",
-        )
+    if set(forwards) != set(seen.forwards):
+        return Verdict(state, FORWARD_CHANGED, _about_forwards(instance, forwards, seen.forwards))
     return Verdict(state)
+
+
+def _about_forwards(
+    instance: Instance, wanted: Collection[Forward], found: Collection[Forward]
+) -> str:
+    missing = [each.listen_port for each in wanted if each not in found]
+    # The same port in another way is not one too many.
+    extra = [each.listen_port for each in found if each.name not in {one.name for one in wanted}]
+    said = [f"{_ports(missing)} not leading to it"] if missing else []
+    said += [f"{_ports(extra)} leading to it without leave"] if extra else []
+    return (
+        f"Ports of {instance.node_name} were changed outside hutch: {', '.join(said)}."
+        f" `hutch start {instance.name}` mends that."
+    )
+
+
+def _ports(numbers: list[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers))
 
 
 def _about_limits(name: str, wanted: Limits, found: Limits | None) -> str:

@@ -8,7 +8,7 @@ An instance on which an operation works is left alone, here and below: the opera
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,14 +17,15 @@ from hutch.domain.instances import ContainerRole, Drift, Instance, InstanceState
 from hutch.domain.nodes import Node
 from hutch.domain.operations import Operation
 from hutch.domain.people import SYSTEM
+from hutch.domain.ports import Port, PortState
 from hutch.engine.base import Engine, Forward, Observed, Power
-from hutch.operations.machine import SSH_FORWARD, SSH_PORT
+from hutch.operations.machine import forward_of
 from hutch.reconcilers.drift import AT_REST, Verdict, judge
 from hutch.reconcilers.reach import answer, each_node
 from hutch.reconcilers.restarts import Restarts
 from hutch.services.context import Context
 from hutch.services.instances import target
-from hutch.store import containers, events, instances, nodes, operations
+from hutch.store import containers, events, instances, nodes, operations, ports
 from hutch.store.db import Session
 
 log = structlog.get_logger(__name__)
@@ -42,13 +43,15 @@ class _Found:
     instances: list[Instance]
     container: dict[str, str]
     """The name of the container by the instance's id."""
+    ports: dict[str, list[Port]]
+    """By the instance's id."""
     live: set[str]
     """The targets that operations work on."""
 
 
-def ssh_forward(node: Node, instance: Instance) -> Forward:
-    """The forward that leads to an instance, just as the operations make it."""
-    return Forward(SSH_FORWARD, node.address, instance.ssh_port, SSH_PORT)
+def forwards_of(node: Node, ports: Sequence[Port]) -> list[Forward]:
+    """The forwards that lead to an instance, just as the operations make them."""
+    return [forward_of(node, port) for port in ports if port.state is not PortState.CLOSING]
 
 
 class Instances:
@@ -85,7 +88,8 @@ class Instances:
                 continue
             if target(instance.id) in found.live or self._is_on_its_way(container):
                 continue
-            if not judge(instance, container, ssh_forward(node, instance)).is_known(instance):
+            forwards = forwards_of(node, found.ports.get(instance.id, []))
+            if not judge(instance, container, forwards).is_known(instance):
                 await self._set_right(node, engine, instance.id, name, restarted)
         if not restarted:
             return None
@@ -100,8 +104,9 @@ class Instances:
                 for each in await containers.list_containers(session, node_id=node.id)
                 if each.role is ContainerRole.CURRENT and each.instance_id is not None
             }
+            leading = await ports.of_node(session, node.id)
             live = await operations.live_targets(session)
-        return _Found(rows, current, live)
+        return _Found(rows, current, leading, live)
 
     def _note_suspended(self, seen: dict[str, Observed]) -> None:
         """Remember since when; what is on other nodes is kept by its name being unique."""
@@ -144,7 +149,8 @@ class Instances:
                 or self._is_on_its_way(seen)
             ):
                 return
-            verdict = judge(instance, seen, ssh_forward(node, instance))
+            leading = await ports.list_ports(session, instance_id)
+            verdict = judge(instance, seen, forwards_of(node, leading))
             if not verdict.is_known(instance):
                 await self._write(session, instance, verdict)
 

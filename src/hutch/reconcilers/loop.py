@@ -23,6 +23,7 @@ from hutch.reconcilers.keys import Keys
 from hutch.reconcilers.leases import Leases
 from hutch.reconcilers.nodes import Nodes
 from hutch.reconcilers.orphans import Orphans
+from hutch.reconcilers.ports import Ports
 from hutch.reconcilers.retention import Retention
 from hutch.reconcilers.shares import Shares
 from hutch.reconcilers.warm_pool import WarmPool
@@ -64,6 +65,7 @@ class Reconcilers:
             Orphans(context),
             Keys(context),
             Shares(context),
+            Ports(context),
             WarmPool(context),
             Retention(context),
         )

@@ -1,21 +1,32 @@
 """Host ports that lead to instances."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from hutch.domain.ids import new_id
-from hutch.domain.ports import pick_port
-from hutch.store.db import Session, lock
-from hutch.store.tables import ports
+from hutch.domain.ports import OpenTo, Port, PortState, Protocol, pick_port
+from hutch.errors import PortTakenError
+from hutch.store.db import Session, columns, lock, violated
+from hutch.store.instances import SSH
+from hutch.store.tables import instances, port_people, ports, users
+
+_SELECT: Select[Any] = select(ports).order_by(ports.c.host_port, ports.c.protocol)
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
-    name: str
-    protocol: str
-    host_port: int
-    target_port: int
+def _port(row: Any, people: tuple[str, ...] = ()) -> Port:
+    return Port(
+        **columns(
+            row,
+            protocol=Protocol(row.protocol),
+            state=PortState(row.state),
+            open_to=OpenTo(row.open_to),
+        ),
+        people=people,
+    )
 
 
 async def allocate_port(
@@ -29,9 +40,7 @@ async def allocate_port(
     avoid: frozenset[int] = frozenset(),
 ) -> int:
     """Give an instance a free TCP host port that is not in `avoid`. Raises NoPortLeftError."""
-    await lock(session, "ports")
-    query = select(ports.c.host_port).where(ports.c.host_port.between(first, last))
-    taken = set((await session.execute(query)).scalars())
+    taken = await taken_ports(session, Protocol.TCP)
     port = pick_port(first, last, taken | avoid)
     await session.execute(
         ports.insert().values(
@@ -46,9 +55,119 @@ async def allocate_port(
     return port
 
 
+async def taken_ports(session: Session, protocol: Protocol) -> set[int]:
+    """Every host port that leads somewhere. Nobody else takes one until this transaction ends."""
+    await lock(session, "ports")
+    query = select(ports.c.host_port).where(ports.c.protocol == protocol.value)
+    return set((await session.execute(query)).scalars())
+
+
+async def add_port(session: Session, port: Port) -> None:
+    """Insert a port that is being opened. Raises PortTakenError when the host port is taken."""
+    try:
+        async with session.begin_nested():
+            await session.execute(
+                ports.insert().values(
+                    id=port.id,
+                    instance_id=port.instance_id,
+                    name=port.name,
+                    protocol=port.protocol.value,
+                    host_port=port.host_port,
+                    target_port=port.target_port,
+                    state=port.state.value,
+                    is_local=port.is_local,
+                    open_to=port.open_to.value,
+                    until=port.until,
+                    created_at=port.created_at,
+                )
+            )
+    except IntegrityError as error:
+        if "host_port" not in violated(error):
+            raise
+        raise PortTakenError(port.host_port) from error
+
+
 async def list_ports(session: Session, instance_id: str) -> list[Port]:
-    query = select(ports).where(ports.c.instance_id == instance_id).order_by(ports.c.host_port)
-    return [
-        Port(row.name, row.protocol, row.host_port, row.target_port)
-        for row in await session.execute(query)
-    ]
+    """An instance's ports, that of SSH among them."""
+    return await _with_people(session, _SELECT.where(ports.c.instance_id == instance_id))
+
+
+async def get_port(session: Session, port_id: str) -> Port | None:
+    found = await _with_people(session, _SELECT.where(ports.c.id == port_id))
+    return found[0] if found else None
+
+
+async def of_instances(session: Session, instance_ids: Collection[str]) -> dict[str, list[Port]]:
+    """The ports of several instances, by the instance's id."""
+    found: dict[str, list[Port]] = {}
+    query = _SELECT.where(ports.c.instance_id.in_(instance_ids))
+    for port in await _with_people(session, query):
+        found.setdefault(port.instance_id, []).append(port)
+    return found
+
+
+async def of_node(session: Session, node_id: str) -> dict[str, list[Port]]:
+    """The ports of a node's instances, by the instance's id, without whom they are open to."""
+    found: dict[str, list[Port]] = {}
+    query = _SELECT.join(instances, instances.c.id == ports.c.instance_id)
+    for row in await session.execute(query.where(instances.c.node_id == node_id)):
+        found.setdefault(row.instance_id, []).append(_port(row))
+    return found
+
+
+async def _with_people(session: Session, query: Select[Any]) -> list[Port]:
+    rows = list(await session.execute(query))
+    shared = [row.id for row in rows if row.open_to == OpenTo.PEOPLE.value]
+    people: dict[str, list[str]] = {}
+    if shared:
+        named = (
+            select(port_people.c.port_id, users.c.name)
+            .join(users, users.c.id == port_people.c.user_id)
+            .where(port_people.c.port_id.in_(shared))
+            .order_by(users.c.name)
+        )
+        for port_id, name in await session.execute(named):
+            people.setdefault(port_id, []).append(name)
+    return [_port(row, tuple(people.get(row.id, ()))) for row in rows]
+
+
+async def count_of_owner(session: Session, owner_id: str) -> int:
+    """How many ports lead to a person's instances, besides those of SSH."""
+    query = (
+        select(func.count())
+        .select_from(ports)
+        .join(instances, instances.c.id == ports.c.instance_id)
+        .where(instances.c.owner_id == owner_id, ports.c.name != SSH)
+    )
+    return (await session.execute(query)).scalar_one()
+
+
+async def update_port(session: Session, port_id: str, **values: Any) -> None:
+    """Change columns of one port."""
+    await session.execute(update(ports).where(ports.c.id == port_id).values(**values))
+
+
+async def set_people(session: Session, port_id: str, user_ids: Collection[str]) -> None:
+    """Say to whom a port is open that is open to certain people."""
+    await session.execute(delete(port_people).where(port_people.c.port_id == port_id))
+    if user_ids:
+        await session.execute(
+            port_people.insert(),
+            [{"port_id": port_id, "user_id": user_id} for user_id in sorted(user_ids)],
+        )
+
+
+async def delete_port(session: Session, port_id: str) -> None:
+    await session.execute(delete(ports).where(ports.c.id == port_id))
+
+
+async def due(session: Session, now: datetime) -> list[Port]:
+    """Open ports whose time is over."""
+    query = _SELECT.where(ports.c.until <= now, ports.c.state == PortState.OPEN.value)
+    return [_port(row) for row in await session.execute(query)]
+
+
+async def next_end(session: Session) -> datetime | None:
+    """When the next open port ends."""
+    query = select(func.min(ports.c.until)).where(ports.c.state == PortState.OPEN.value)
+    return (await session.execute(query)).scalar_one()

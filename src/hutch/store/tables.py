@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
     true,
 )
@@ -242,9 +243,27 @@ ports = Table(
     Column("protocol", String(3), nullable=False),
     Column("host_port", Integer, nullable=False),
     Column("target_port", Integer, nullable=False),
+    Column("state", String(16), nullable=False, server_default=text("'open'")),
+    # At the node's loopback alone.
+    Column("is_local", Boolean, nullable=False, server_default=false()),
+    # Who may open it in a browser, besides the owner and their guests.
+    Column("open_to", String(16), nullable=False, server_default=text("'owner'")),
+    Column("until", Instant),
+    Column("created_at", Instant),
     # Over all nodes, so that a move to another node keeps the number.
     UniqueConstraint("protocol", "host_port"),
     UniqueConstraint("instance_id", "name"),
+    Index("uq_ports_target", "instance_id", "protocol", "target_port", unique=True),
+    Index("ix_ports_until", "until"),
+)
+
+# Who may open a port that is open to certain people.
+port_people = Table(
+    "port_people",
+    metadata,
+    Column("port_id", String(16), ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", String(16), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Index("ix_port_people_user_id", "user_id"),
 )
 
 containers = Table(

@@ -145,17 +145,21 @@ def forward_device(name: str) -> str:
 
 
 def forward_devices(forwards: Iterable[Forward], address: str) -> dict[str, Config]:
-    """Forwards in the kernel: no process carries their traffic, and one stands in 40 ms, not 1 s
-    as one that a process of Incus carries."""
-    return {
-        forward_device(forward.name): {
-            "type": "proxy",
-            "nat": "true",
-            "listen": f"{forward.protocol}:{forward.listen_address}:{forward.listen_port}",
-            "connect": f"{forward.protocol}:{address}:{forward.target_port}",
-        }
-        for forward in forwards
-    }
+    """Forwards as devices of a container that has this address on the bridge."""
+    return {forward_device(each.name): _proxy(each, address) for each in forwards}
+
+
+def _proxy(forward: Forward, address: str) -> Config:
+    protocol, port = forward.protocol, forward.target_port
+    listen = f"{protocol}:{forward.listen_address}:{forward.listen_port}"
+    if forward.is_local:
+        # The kernel's rules carry nothing that comes from loopback; a process of Incus does. It
+        # stands inside, and so reaches also what listens there on loopback alone.
+        connect = f"{protocol}:127.0.0.1:{port}"
+        return {"type": "proxy", "bind": "host", "listen": listen, "connect": connect}
+    # In the kernel: no process carries the traffic, and it stands in 40 ms instead of 1 s.
+    connect = f"{protocol}:{address}:{port}"
+    return {"type": "proxy", "nat": "true", "listen": listen, "connect": connect}
 
 
 def _forward(name: str, device: Config) -> Forward | None:
