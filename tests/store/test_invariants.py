@@ -69,7 +69,7 @@ async def test_an_instance_is_shared_once_with_a_person(
 ) -> None:
     def share() -> Any:
         return insert(tables.shares).values(
-            id=new_id(), instance_id=made["first"], user_id=made["bob"], read_only_view=False,
+            id=new_id(), instance_id=made["first"], user_id=made["bob"].id, read_only_view=False,
             created_at=rows.NOW,
         )  # fmt: skip
 
