@@ -3,11 +3,10 @@
 import base64
 from collections.abc import Sequence
 from typing import Any, TypedDict
-from urllib.parse import quote
 
-from hutch.client import answers
+from hutch.client import answers, paths
 from hutch.client.transport import Transport
-from hutch.errors import NotAuthenticatedError, NotFoundError
+from hutch.errors import NotAuthenticatedError
 
 PREFIX = "/api/v1"
 LONGEST_WAIT = 60
@@ -83,7 +82,7 @@ class Client:
         return self._do("POST", "/keys", {"public": public, "title": title, "user": user})
 
     def remove_key(self, key_id: str) -> None:
-        self._do("DELETE", f"/keys/{_part('key', key_id)}")
+        self._do("DELETE", f"/keys/{paths.part('key', key_id)}")
 
     def ssh_config(self, alias: str | None = None) -> answers.SshConfig:
         """What one's ssh has to know; `alias` is what the gateway is called in it."""
@@ -98,7 +97,7 @@ class Client:
         return self._request("POST", "/tokens", body=body)
 
     def revoke_token(self, token_id: str) -> None:
-        self._do("DELETE", f"/tokens/{_part('token', token_id)}")
+        self._do("DELETE", f"/tokens/{paths.part('token', token_id)}")
 
     # Instances
 
@@ -127,10 +126,10 @@ class Client:
         )  # fmt: skip
 
     def show_instance(self, ref: str) -> answers.Instance:
-        return self._get(_instance(ref))
+        return self._get(paths.instance(ref))
 
     def show_usage(self, ref: str) -> answers.Usage:
-        return self._get(f"{_instance(ref)}/usage")
+        return self._get(f"{paths.instance(ref)}/usage")
 
     def configure_instance(
         self,
@@ -140,26 +139,28 @@ class Client:
         memory: Size | None = None,
         disk: Size | None = None,
     ) -> answers.Begun:
-        return self._do("PATCH", _instance(ref), {"cpus": cpus, "memory": memory, "disk": disk})
+        return self._do(
+            "PATCH", paths.instance(ref), {"cpus": cpus, "memory": memory, "disk": disk}
+        )
 
     def set_wake(self, ref: str, on_ssh: bool) -> answers.Instance:
         """Say whether coming through the gateway starts an instance that is stopped."""
-        return self._do("PUT", f"{_instance(ref)}/wake", {"on_ssh": on_ssh})
+        return self._do("PUT", f"{paths.instance(ref)}/wake", {"on_ssh": on_ssh})
 
     def delete_instance(self, ref: str) -> answers.Begun:
-        return self._do("DELETE", _instance(ref))
+        return self._do("DELETE", paths.instance(ref))
 
     def start_instance(self, ref: str) -> answers.Begun:
-        return self._do("POST", f"{_instance(ref)}/start")
+        return self._do("POST", f"{paths.instance(ref)}/start")
 
     def stop_instance(self, ref: str) -> answers.Begun:
-        return self._do("POST", f"{_instance(ref)}/stop")
+        return self._do("POST", f"{paths.instance(ref)}/stop")
 
     def restart_instance(self, ref: str) -> answers.Begun:
-        return self._do("POST", f"{_instance(ref)}/restart")
+        return self._do("POST", f"{paths.instance(ref)}/restart")
 
     def rebuild_instance(self, ref: str, *, image: str | None = None) -> answers.Begun:
-        return self._do("POST", f"{_instance(ref)}/rebuild", {"image": image})
+        return self._do("POST", f"{paths.instance(ref)}/rebuild", {"image": image})
 
     def execute(
         self,
@@ -173,7 +174,7 @@ class Client:
         """Run a program inside a running instance; `timeout` in seconds."""
         return self._request(
             "POST",
-            f"{_instance(ref)}/exec",
+            f"{paths.instance(ref)}/exec",
             body={
                 "argv": list(argv),
                 "stdin": base64.b64encode(stdin).decode("ascii"),
@@ -184,30 +185,32 @@ class Client:
         )
 
     def list_snapshots(self, ref: str) -> list[answers.Snapshot]:
-        return self._get(f"{_instance(ref)}/snapshots")
+        return self._get(f"{paths.instance(ref)}/snapshots")
 
     def create_snapshot(self, ref: str, name: str) -> answers.SnapshotBegun:
-        return self._do("POST", f"{_instance(ref)}/snapshots", {"name": name})
+        return self._do("POST", f"{paths.instance(ref)}/snapshots", {"name": name})
 
     def delete_snapshot(self, ref: str, name: str) -> answers.Begun:
-        return self._do("DELETE", f"{_instance(ref)}/snapshots/{_part('snapshot', name)}")
+        return self._do("DELETE", f"{paths.instance(ref)}/snapshots/{paths.part('snapshot', name)}")
 
     def restore_snapshot(self, ref: str, name: str) -> answers.Begun:
-        return self._do("POST", f"{_instance(ref)}/snapshots/{_part('snapshot', name)}/restore")
+        return self._do(
+            "POST", f"{paths.instance(ref)}/snapshots/{paths.part('snapshot', name)}/restore"
+        )
 
     def list_shares(self, ref: str) -> list[answers.Share]:
-        return self._get(f"{_instance(ref)}/shares")
+        return self._get(f"{paths.instance(ref)}/shares")
 
     def share_instance(
         self, ref: str, person: str, *, read_only_view: bool = False, until: str | None = None
     ) -> answers.Share:
         """`until` is a span such as `2d`, or a time as in RFC 3339."""
         return self._do(
-            "PUT", _share(ref, person), {"read_only_view": read_only_view, "until": until}
+            "PUT", paths.share(ref, person), {"read_only_view": read_only_view, "until": until}
         )
 
     def unshare_instance(self, ref: str, person: str) -> None:
-        self._do("DELETE", _share(ref, person))
+        self._do("DELETE", paths.share(ref, person))
 
     # Accelerators
 
@@ -216,13 +219,13 @@ class Client:
 
     def withdraw_accelerator(self, ref: str, reason: str) -> answers.Accelerator:
         """Take it out of service. `ref` is its id or `node/address`, here and below."""
-        return self._do("POST", f"{_accelerator(ref)}/withdraw", {"reason": reason})
+        return self._do("POST", f"{paths.accelerator(ref)}/withdraw", {"reason": reason})
 
     def restore_accelerator(self, ref: str) -> answers.Accelerator:
-        return self._do("POST", f"{_accelerator(ref)}/restore")
+        return self._do("POST", f"{paths.accelerator(ref)}/restore")
 
     def share_accelerator(self, ref: str, sharers: int) -> answers.Accelerator:
-        return self._do("POST", f"{_accelerator(ref)}/share", {"sharers": sharers})
+        return self._do("POST", f"{paths.accelerator(ref)}/share", {"sharers": sharers})
 
     def take(
         self,
@@ -270,7 +273,7 @@ class Client:
         wait = min(wait, LONGEST_WAIT)
         return self._request(
             "GET",
-            f"/leases/{_part('lease', lease_id)}",
+            f"/leases/{paths.part('lease', lease_id)}",
             query={"wait": wait or None, "seen": seen},
             timeout=wait + self._timeout,
         )
@@ -312,7 +315,7 @@ class Client:
 
     def list_ports(self, ref: str) -> list[answers.Port]:
         """An instance's ports but for that of SSH."""
-        return self._get(f"{_instance(ref)}/ports")
+        return self._get(f"{paths.instance(ref)}/ports")
 
     def list_all_ports(self, *, everyone: bool = False) -> list[answers.Port]:
         """The ports of all instances that one sees; of everyone's for administrators."""
@@ -332,7 +335,7 @@ class Client:
     ) -> answers.PortBegun:
         return self._do(
             "POST",
-            f"{_instance(ref)}/ports",
+            f"{paths.instance(ref)}/ports",
             {"port": port, "host_port": host_port, "protocol": protocol, "name": name,
              "span": span, "local": local, "open_to": open_to},
         )  # fmt: skip
@@ -340,11 +343,11 @@ class Client:
     def configure_port(
         self, ref: str, port: str, *, span: str | None = None, open_to: list[str] | None = None
     ) -> answers.Port:
-        return self._do("PATCH", _port(ref, port), {"span": span, "open_to": open_to})
+        return self._do("PATCH", paths.port(ref, port), {"span": span, "open_to": open_to})
 
     def remove_port(self, ref: str, port: str) -> answers.Begun:
         """`port` is its name, or the instance's port."""
-        return self._do("DELETE", _port(ref, port))
+        return self._do("DELETE", paths.port(ref, port))
 
     # Operations
 
@@ -368,13 +371,13 @@ class Client:
         wait = min(wait, LONGEST_WAIT)
         return self._request(
             "GET",
-            f"/operations/{_part('operation', operation_id)}",
+            f"/operations/{paths.part('operation', operation_id)}",
             query={"wait": wait or None, "seen": seen},
             timeout=wait + self._timeout,
         )
 
     def retry_operation(self, operation_id: str) -> answers.Operation:
-        return self._do("POST", f"/operations/{_part('operation', operation_id)}/retry")
+        return self._do("POST", f"/operations/{paths.part('operation', operation_id)}/retry")
 
     # The lab
 
@@ -387,7 +390,7 @@ class Client:
         return self._do("POST", "/users", {"name": name, "role": role, "password": password})
 
     def show_user(self, name: str) -> answers.User:
-        return self._get(_user(name))
+        return self._get(paths.user(name))
 
     def configure_user(
         self,
@@ -402,19 +405,19 @@ class Client:
     ) -> answers.User:
         return self._do(
             "PATCH",
-            _user(name),
+            paths.user(name),
             {"role": role, "instances": instances, "cpus": cpus, "memory": memory, "disk": disk,
              "accelerators": accelerators},
         )  # fmt: skip
 
     def disable_user(self, name: str) -> answers.User:
-        return self._do("POST", f"{_user(name)}/disable")
+        return self._do("POST", f"{paths.user(name)}/disable")
 
     def enable_user(self, name: str) -> answers.User:
-        return self._do("POST", f"{_user(name)}/enable")
+        return self._do("POST", f"{paths.user(name)}/enable")
 
     def reset_password(self, name: str) -> answers.NewPassword:
-        return self._do("POST", f"{_user(name)}/reset-password")
+        return self._do("POST", f"{paths.user(name)}/reset-password")
 
     def list_groups(self) -> list[answers.Group]:
         """Every group for an administrator; one's own for everybody else."""
@@ -424,26 +427,26 @@ class Client:
         return self._do("POST", "/groups", {"name": name, **shares})
 
     def show_group(self, name: str) -> answers.Group:
-        return self._get(_group(name))
+        return self._get(paths.group(name))
 
     def configure_group(self, name: str, shares: Shares) -> answers.Group:
         # What is None is sent: it takes a limit away, and leaving it out does not.
-        return self._request("PATCH", _group(name), body=dict(shares))
+        return self._request("PATCH", paths.group(name), body=dict(shares))
 
     def remove_group(self, name: str) -> None:
-        self._do("DELETE", _group(name))
+        self._do("DELETE", paths.group(name))
 
     def add_member(self, group: str, user: str) -> answers.Group:
-        return self._do("POST", f"{_group(group)}/members", {"user": user})
+        return self._do("POST", f"{paths.group(group)}/members", {"user": user})
 
     def remove_member(self, group: str, user: str) -> None:
-        self._do("DELETE", _member(group, user))
+        self._do("DELETE", paths.member(group, user))
 
     def set_member_quota(self, group: str, user: str, accelerators: int) -> answers.Group:
-        return self._do("PATCH", _member(group, user), {"accelerators": accelerators})
+        return self._do("PATCH", paths.member(group, user), {"accelerators": accelerators})
 
     def set_manager(self, group: str, user: str, *, is_manager: bool) -> answers.Group:
-        return self._do("PUT", f"{_member(group, user)}/manager", {"is_manager": is_manager})
+        return self._do("PUT", f"{paths.member(group, user)}/manager", {"is_manager": is_manager})
 
     def list_nodes(self) -> list[answers.Node]:
         return self._get("/nodes")
@@ -468,21 +471,21 @@ class Client:
         )  # fmt: skip
 
     def cordon_node(self, name: str) -> answers.Node:
-        return self._do("POST", f"/nodes/{_part('node', name)}/cordon")
+        return self._do("POST", f"/nodes/{paths.part('node', name)}/cordon")
 
     def uncordon_node(self, name: str) -> answers.Node:
-        return self._do("POST", f"/nodes/{_part('node', name)}/uncordon")
+        return self._do("POST", f"/nodes/{paths.part('node', name)}/uncordon")
 
     def set_node_address(self, name: str, address: str) -> answers.Node:
-        return self._do("POST", f"/nodes/{_part('node', name)}/address", {"address": address})
+        return self._do("POST", f"/nodes/{paths.part('node', name)}/address", {"address": address})
 
     def set_node_idle(self, name: str, idle: NewIdle | None) -> answers.Node:
         """When idle accelerators of a node go back; None: as in the lab."""
-        return self._request("PATCH", f"/nodes/{_part('node', name)}", body={"idle": idle})
+        return self._request("PATCH", f"/nodes/{paths.part('node', name)}", body={"idle": idle})
 
     def new_agent_token(self, name: str) -> answers.AgentToken:
         """A token for a node's agent; the one that it had is of no use any more."""
-        return self._do("POST", f"/nodes/{_part('node', name)}/agent-token")
+        return self._do("POST", f"/nodes/{paths.part('node', name)}/agent-token")
 
     def list_images(self) -> list[answers.Image]:
         return self._get("/images")
@@ -495,7 +498,7 @@ class Client:
         )
 
     def set_pool(self, image: str, pool_size: int) -> answers.Image:
-        return self._do("PATCH", f"/images/{_part('image', image)}", {"pool_size": pool_size})
+        return self._do("PATCH", f"/images/{paths.part('image', image)}", {"pool_size": pool_size})
 
     def list_events(
         self,
@@ -540,42 +543,3 @@ class Client:
     def _open(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """A request that needs no sign-in."""
         return self._transport.request(method, PREFIX + path, body=body)
-
-
-def _instance(ref: str) -> str:
-    return f"/instances/{_part('instance', ref)}"
-
-
-def _share(ref: str, person: str) -> str:
-    return f"{_instance(ref)}/shares/{_part('share', person)}"
-
-
-def _port(ref: str, port: str) -> str:
-    return f"{_instance(ref)}/ports/{_part('port', port)}"
-
-
-def _user(name: str) -> str:
-    return f"/users/{_part('user', name)}"
-
-
-def _accelerator(ref: str) -> str:
-    return f"/accelerators/{_part('accelerator', ref)}"
-
-
-def _group(name: str) -> str:
-    return f"/groups/{_part('group', name)}"
-
-
-def _member(group: str, user: str) -> str:
-    return f"{_group(group)}/members/{_part('user', user)}"
-
-
-def _part(noun: str, text: str) -> str:
-    """A text as one part of a path, whatever characters it has.
-
-    Raises NotFoundError for texts that a path cannot carry, and which name nothing: an empty one
-    would ask for the whole list, and dots would ask for another place.
-    """
-    if text in {"", ".", ".."}:
-        raise NotFoundError(noun, text)
-    return quote(text, safe="", errors="replace")
