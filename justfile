@@ -38,9 +38,13 @@ fmt:
 docs:
     python -m docs.generate
 
-# Measure: lifecycle, parallel, api, forwards or operations
+# Measure one thing: `just bench --help` names them
 bench what *arguments:
     python -m bench {{ what }} {{ arguments }}
+
+# Let a million things happen in a lab, and hold every plan of the scheduler to what must be true
+soak *arguments:
+    python -m tests.soak {{ arguments }}
 
 # Run the server of this working tree on a data folder
 server folder=data:

@@ -4,6 +4,7 @@
     parallel    many creations at once, hutch against as many chains of `incus` commands
     forwards    three ways in which Incus leads a host port to a container
     api         the server under load: a lab of 2,000 simulated instances and 500 people
+    scheduler   one pass of the scheduler over large labs, and its rules written plainly
     operations  operations carried out per second when the engine takes no time
 
 Everything runs on this machine, on loopback or on a private bridge, and is removed afterwards.

@@ -32,6 +32,7 @@ SUBJECTS = {
     "forwards": Subject("bench.forwards", 10, "three ways to lead a host port to a container"),
     "operations": Subject("bench.operations", 3, "operations per second on an instant engine"),
     "leases": Subject("bench.leases", 3, "grants per second through the database"),
+    "scheduler": Subject("bench.scheduler", 15, "a pass over 1,000 nodes, and over ten times that"),
 }
 
 

@@ -9,7 +9,7 @@ from bench.load import Phase, Request, loopback_port, read_phase
 from bench.population import Person, Population
 
 from bench import __main__ as command_line
-from bench import api, databases, operations
+from bench import api, databases, operations, scheduler
 
 
 def test_the_median_is_the_middle_or_between_the_two_middle_ones() -> None:
@@ -153,7 +153,7 @@ def test_the_load_is_bounded_and_the_same_in_every_run() -> None:
 
 
 def test_the_command_line_knows_every_subject_and_refuses_nonsense() -> None:
-    for what in ("lifecycle", "parallel", "api", "forwards", "operations"):
+    for what in command_line.SUBJECTS:
         assert command_line.parse([what]).what == what
     for wrong in (["nothing"], ["api", "--rounds", "0"], ["api", "--rounds", "many"]):
         with pytest.raises(SystemExit):
@@ -167,3 +167,15 @@ def test_operations_are_counted_from_request_to_end(monkeypatch: pytest.MonkeyPa
     for verb in ("create", "stop", "start", "delete"):
         assert {f"sqlite: {verb}, requests granted", f"sqlite: {verb}, carried out"} <= named
     assert all(each.value > 0 for each in report.measures)
+
+
+def test_the_scheduler_is_measured_and_compared_with_its_plain_twin() -> None:
+    report = scheduler.measure(1, sizes=(2, 4), small=3)
+    named = {each.what: each.value for each in report.measures}
+    assert "4 nodes, 32 accelerators, 24 leases" in named
+    assert named["so much longer does plainness take"] > 1
+    assert all(each.value > 0 for each in report.measures)
+
+
+def test_a_lab_to_be_measured_is_the_same_in_every_run() -> None:
+    assert scheduler.make_lab(3) == scheduler.make_lab(3)

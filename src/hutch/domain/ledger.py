@@ -1,7 +1,7 @@
 """Who holds how many accelerators, how many more they may hold, and what of it is borrowed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 from hutch.domain.situation import GroupShare, Request, Waiting
@@ -31,7 +31,6 @@ class Ledger:
         self._persons: dict[str, int] = defaultdict(int)
         self._held: dict[str, int] = defaultdict(int)
         self._kept: dict[str, int] = defaultdict(int)
-        self._of_persons: dict[str, list[Request]] = defaultdict(list)
         self._of_groups: dict[str, list[Request]] = defaultdict(list)
         self._guaranteed: dict[str, set[str]] = {}
         for request in held:
@@ -40,7 +39,6 @@ class Ledger:
     def add(self, request: Request) -> None:
         """Count a lease that holds accelerators."""
         self._persons[request.owner_id] += request.count
-        self._of_persons[request.owner_id].append(request)
         if request.group_id is not None:
             self._held[request.group_id] += request.count
             self._of_groups[request.group_id].append(request)
@@ -50,14 +48,6 @@ class Ledger:
         if request.group_id is None:
             return NO_GROUP
         return self._groups.get(request.group_id, NO_GROUP)
-
-    def of_person(self, request: Request) -> Sequence[Request]:
-        """The leases of its owner that hold accelerators."""
-        return self._of_persons[request.owner_id]
-
-    def of_group(self, request: Request) -> Sequence[Request]:
-        """The leases of its group that hold accelerators."""
-        return self._of_groups[request.group_id or ""]
 
     def left_to_person(self, request: Request) -> int:
         """How many more its owner may hold; below 0 where the maximum was lowered. Of a person
@@ -114,12 +104,18 @@ class Ledger:
         return request.id not in self._guaranteed[group]
 
     def _first_within(self, guarantee: int, group: str) -> set[str]:
-        held, guaranteed = 0, set[str]()
-        for each in sorted(self._of_groups[group], key=_by_grant):
-            held += 0 if self._is_leaving(each) else each.count
-            if held > guarantee:
-                break
-            guaranteed.add(each.id)
+        if guarantee <= 0:
+            return set()
+        staying = [each for each in self._of_groups[group] if not self._is_leaving(each)]
+        guaranteed = {each.id for each in staying}
+        beyond = sum(each.count for each in staying) - guarantee
+        if beyond > 0:
+            # From the last granted back: what is left then is within the guarantee.
+            for each in sorted(staying, key=_by_grant, reverse=True):
+                if beyond <= 0:
+                    break
+                guaranteed.discard(each.id)
+                beyond -= each.count
         return guaranteed
 
 

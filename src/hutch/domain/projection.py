@@ -3,45 +3,46 @@
 Time is counted in whole microseconds from now on.
 """
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import attrgetter
 
-from hutch.domain.reclaim import Exit, Leave, Offer, choose
-from hutch.domain.situation import Device, Request
+from hutch.domain.reclaim import Leave, Offer, choose, micros
+from hutch.domain.situation import Device, Request, suits
 
 NEVER = 2**62
 """Later than anything that is known."""
+_by_id = attrgetter("id")
 
 
-@dataclass(slots=True)
-class Slot:
-    """A place on a device: the whole of an exclusive one."""
+class Holders:
+    """Who holds each device."""
 
-    ends: int
-    """When it comes free if whoever has it stays to the end, and those for whom it is kept."""
-    holder: Request | None = None
-    """Who holds it, for as long as they might be asked to leave."""
-    is_free: bool = False
-    """Whether it can be had in this moment."""
-    kept_from: int = NEVER
-    """From then on it is kept for somebody who waits."""
+    def __init__(self) -> None:
+        self.first: dict[str, Request] = {}
+        self.sharing: dict[str, list[Request]] = {}
+        """All of them, where there are several."""
+
+    def add(self, request: Request) -> None:
+        for device in request.devices:
+            first = self.first.setdefault(device, request)
+            if first is not request:
+                self.sharing.setdefault(device, [first]).append(request)
+
+    def of(self, device_id: str) -> Sequence[Request]:
+        if device_id in self.sharing:
+            return self.sharing[device_id]
+        first = self.first.get(device_id)
+        return () if first is None else (first,)
 
 
-@dataclass(slots=True)
-class Bay:
-    """A device, with as many slots as leases may hold it, or want to."""
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The devices of a room that suit a model, by their numbers, and their models."""
 
-    device: Device
-    slots: list[Slot]
-    instances: dict[str, int]
-    """The instances that have it, and until when: none is given the same device twice."""
-    load: int
-    """How many hold it."""
-    kept: dict[str, int] = field(default_factory=dict[str, int])
-    """The instances for which a slot is kept, and from when on."""
-
-    def is_free_for(self, instance_id: str) -> bool:
-        return self.load < self.device.sharers and instance_id not in self.instances
+    numbers: Sequence[int]
+    models: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,168 +50,236 @@ class Opening:
     """When a waiting lease can start, and which borrowed leases leave for it by then."""
 
     start: int
-    leaving: tuple[Offer, ...] = ()
+    leaving: tuple[Offer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    """The bays that suit a model."""
-
-    bays: list[Bay]
-    models: frozenset[str]
-
-
-@dataclass(slots=True)
 class Room:
-    """The devices of a node that may be granted, and the line of those who wait for them."""
+    """The devices of a node that may be granted, with the slots on them: one on an exclusive one,
+    on a shared one as many as leases may hold it.
 
-    bays: list[Bay]
-    line: list[str] = field(default_factory=list[str])
-    """The leases that wait for these devices, in their order."""
-    kept_models: set[str] = field(default_factory=set[str])
-    """The models of which something is kept for somebody."""
-    _matches: dict[str | None, _Match] = field(default_factory=dict[str | None, _Match])
+    Devices and slots are numbers here, and what is known of them stands in arrays: of the small
+    objects that they could be, a pass would make more than everything else that it does costs.
+    """
 
-    def match(self, model: str | None) -> _Match:
-        if model not in self._matches:
-            bays = [bay for bay in self.bays if bay.device.matches(model)]
-            self._matches[model] = _Match(bays, frozenset(bay.device.model for bay in bays))
-        return self._matches[model]
+    __slots__ = (
+        "_ends", "_holders", "_instances", "_is_free", "_is_shared", "_kept_for", "_kept_from",
+        "_loads", "_matches", "_models", "_slots", "devices", "kept_models",
+    )  # fmt: skip
 
-    def free_for(self, request: Request) -> int:
-        """How many devices it could be given now, were nobody else waiting."""
-        bays = self.match(request.model).bays
-        return sum(bay.is_free_for(request.instance_id) for bay in bays)
+    def __init__(
+        self,
+        devices: Iterable[Device],
+        holders: Holders,
+        ends: Mapping[str, int],
+        most: int,
+    ) -> None:
+        """`ends`: when each lease ends, by its id. `most`: as many leases want a slot at most."""
+        self.devices = sorted((each for each in devices if each.is_grantable), key=_by_id)
+        self.kept_models: frozenset[str] = frozenset()
+        """The models of which something is kept for somebody."""
+        self._models = frozenset(each.model for each in self.devices)
+        self._matches: dict[str | None, Match] = {}
+        self._is_shared = any(
+            each.sharers > 1 or each.id in holders.sharing for each in self.devices
+        )
+        self._slots: Sequence[Sequence[int]] = ()
+        """Of each device; in a room of exclusive ones each slot has its device's number."""
+        self._holders: list[Request | None]
+        """Who holds a slot, for as long as they might be asked to leave."""
+        self._instances: dict[tuple[int, str], int] = {}
+        """Of shared devices: the instances that have them, and until when. None is given the same
+        device twice."""
+        self._kept_for: dict[tuple[int, str], int] = {}
+        """Of shared devices: the instances for which a slot is kept, and from when on."""
+        if self._is_shared:
+            self._holders = self._fill_shared(holders, ends, most)
+        else:
+            self._holders = [holders.first.get(each.id) for each in self.devices]
+            self._loads = bytearray(each is not None for each in self._holders)
+        self._ends = array("q", [0 if e is None else ends[e.id] for e in self._holders])
+        """When a slot comes free if whoever has it stays to the end, and those for whom it is
+        kept."""
+        self._is_free = bytearray(each is None for each in self._holders)
+        """Whether a slot can be had in this moment."""
+        self._kept_from = array("q", [NEVER]) * len(self._holders)
+        """From when on a slot is kept for somebody who waits."""
 
-    def busy_for(self, request: Request) -> tuple[str, ...]:
-        """The devices that it could not be given, because others hold them or it does itself."""
-        bays = self.match(request.model).bays
-        return tuple(bay.device.id for bay in bays if not bay.is_free_for(request.instance_id))
+    def _fill_shared(
+        self, holders: Holders, ends: Mapping[str, int], most: int
+    ) -> list[Request | None]:
+        slots: list[Request | None] = []
+        places: list[range] = []
+        self._loads = array("q")
+        for number, device in enumerate(self.devices):
+            held = sorted(holders.of(device.id), key=lambda each: (ends[each.id], each.id))
+            free = device.sharers - len(held)
+            first = len(slots)
+            # Where more hold it than may, the first to end make nobody any room.
+            slots += held[max(0, -free) :]
+            slots += [None] * min(free, most)
+            places.append(range(first, len(slots)))
+            self._loads.append(len(held))
+            for each in held:
+                self._instances[number, each.instance_id] = ends[each.id]
+        self._slots = places
+        return slots
 
-    def pick(self, request: Request, duration: int) -> list[tuple[Bay, Slot]] | None:
-        """Free slots for the whole of `duration`, one on each of as many devices as it wants.
+    def match(self, model: str | None) -> Match:
+        match = self._matches.get(model)
+        if match is None:
+            models = self._models
+            numbers: Sequence[int] = range(len(self.devices))
+            if model is not None:
+                models = frozenset(each for each in models if suits(each, model))
+            if models != self._models:
+                numbers = [n for n in numbers if self.devices[n].model in models]
+            match = self._matches[model] = Match(numbers, models)
+        return match
+
+    def is_available(self, device: int, instance_id: str) -> bool:
+        """Whether an instance could be given a device now, were nobody else waiting."""
+        if not self._is_shared:
+            return not self._loads[device]
+        has_room = self._loads[device] < self.devices[device].sharers
+        return has_room and (device, instance_id) not in self._instances
+
+    def busy(self, request: Request) -> list[str]:
+        """The devices that suit a lease, and that it could not be given, because others hold them,
+        or it does itself."""
+        instance = request.instance_id
+        return [
+            self.devices[number].id
+            for number in self.match(request.model).numbers
+            if not self.is_available(number, instance)
+        ]
+
+    def pick(self, request: Request) -> list[tuple[int, int]] | None:
+        """Free slots for all of its duration, each with its device, on as many devices as it wants.
 
         None when there are too few that are not kept for somebody before it has left again.
         Those kept for somebody later come first, so that they do not lie idle until then; then
         those that fewest hold.
         """
-        found: list[tuple[int, int, str, Bay, Slot]] = []
-        for bay in self.match(request.model).bays:
-            instance = request.instance_id
-            if not bay.is_free_for(instance) or bay.kept.get(instance, NEVER) < duration:
+        duration, instance = micros(request.duration), request.instance_id
+        found: list[tuple[int, int, int, int]] = []
+        for device in self.match(request.model).numbers:
+            if not self.is_available(device, instance):
                 continue
-            usable = [slot for slot in bay.slots if slot.is_free and slot.kept_from >= duration]
+            if self._kept_for.get((device, instance), NEVER) < duration:
+                continue
+            usable = [
+                (self._kept_from[slot], self._loads[device], device, slot)
+                for slot in self._slots_of(device)
+                if self._is_free[slot] and self._kept_from[slot] >= duration
+            ]
             if usable:
-                slot = min(usable, key=lambda each: each.kept_from)
-                found.append((slot.kept_from, bay.load, bay.device.id, bay, slot))
+                found.append(min(usable))
         if len(found) < request.count:
             return None
-        found.sort(key=lambda each: each[:3])
-        return [(bay, slot) for *_, bay, slot in found[: request.count]]
+        return [(device, slot) for *_, device, slot in sorted(found)[: request.count]]
 
-    def take(self, picked: Sequence[tuple[Bay, Slot]], request: Request, duration: int) -> None:
+    def take(self, picked: Sequence[tuple[int, int]], request: Request) -> None:
         """Have a lease that starts now hold what was picked for it."""
-        for bay, slot in picked:
-            slot.is_free, slot.holder, slot.ends = False, request, max(slot.ends, duration)
-            bay.instances[request.instance_id] = duration
-            bay.load += 1
+        duration = micros(request.duration)
+        for device, slot in picked:
+            self._is_free[slot], self._holders[slot] = False, request
+            self._ends[slot] = max(self._ends[slot], duration)
+            self._loads[device] += 1
+            if self._is_shared:
+                self._instances[device, request.instance_id] = duration
 
-    def open_for(
-        self, request: Request, duration: int, leave: Leave | None, *, keep: bool
-    ) -> Opening:
+    def open_for(self, request: Request, leave: Leave | None, *, keep: bool) -> Opening:
         """When a lease that cannot start now can, after those before it in the line.
 
         `leave` is asked about each holder how it could be made to leave, None: not at all; without
         it nobody makes room. The devices are taken out of what those behind it count on, and with
         `keep` also kept from whoever would go first and stay for longer than until then.
         """
-        instance, bays = request.instance_id, self.match(request.model).bays
-        start = sorted(_ends(bay, instance, leave) for bay in bays)[request.count - 1]
-        late = [bay for bay in bays if leave and _ends(bay, instance, None) > start]
-        missing = request.count - (len(bays) - len(late))
+        match, instance = self.match(request.model), request.instance_id
+        devices = match.numbers
+        ends = [self._ends_for(device, instance) for device in devices]
         leaving: list[Offer] = []
-        if leave is not None and missing > 0:
-            leaving = choose(missing, _offers(late, instance, leave, start))
-            self._vacate({offer.request.id for offer in leaving}, start)
+        if leave is None:
+            start = sorted(ends)[request.count - 1]
+        else:
+            early = [self._leaves_for(device, instance, leave) for device in devices]
+            start = sorted(early)[request.count - 1]
+            late = [device for device, end in zip(devices, ends, strict=True) if end > start]
+            missing = request.count - (len(devices) - len(late))
+            if missing > 0:
+                leaving = choose(missing, self._offers(late, instance, leave, start))
+                self._vacate({offer.request.id for offer in leaving}, start)
+                ends = [self._ends_for(device, instance) for device in devices]
         # The last to come free, so that those behind it find the others free for longer.
         by_end = sorted(
-            (ends, not bay.is_free_for(instance), place)
-            for place, bay in enumerate(bays)
-            if (ends := _ends(bay, instance, None)) <= start
+            (end, not self.is_available(device, instance), device)
+            for device, end in zip(devices, ends, strict=True)
+            if end <= start
         )
-        for *_, place in by_end[-request.count :]:
-            _line_up(bays[place], start, duration, instance if keep else None)
+        until = min(NEVER, start + micros(request.duration))
+        for *_, device in by_end[-request.count :]:
+            self._line_up(device, start, until, instance if keep else None)
         if keep:
-            self.kept_models |= self.match(request.model).models
+            self.kept_models |= match.models
         return Opening(start, tuple(leaving))
 
+    def _slots_of(self, device: int) -> Sequence[int]:
+        return self._slots[device] if self._is_shared else (device,)
+
+    def _ends_for(self, device: int, instance_id: str) -> int:
+        """When a slot on a device comes free for an instance."""
+        if not self._is_shared:
+            return self._ends[device]
+        ends = min(self._ends[slot] for slot in self._slots[device])
+        return max(ends, self._instances.get((device, instance_id), 0))
+
+    def _leaves_for(self, device: int, instance_id: str, leave: Leave) -> int:
+        """The same, if whoever can be made to leave does so at the earliest."""
+        if not self._is_shared:
+            return self._leaves(device, leave)
+        ends = min(self._leaves(slot, leave) for slot in self._slots[device])
+        return max(ends, self._instances.get((device, instance_id), 0))
+
+    def _leaves(self, slot: int, leave: Leave) -> int:
+        holder = self._holders[slot]
+        exit_ = None if holder is None else leave(holder)
+        return self._ends[slot] if exit_ is None else min(self._ends[slot], exit_.at)
+
+    def _line_up(self, device: int, start: int, until: int, instance_id: str | None) -> None:
+        """Take the slot of a device that comes free last before a moment out of the account until
+        a later one, and keep it for an instance, if for any."""
+        slot = device
+        if self._is_shared:
+            in_time = [each for each in self._slots[device] if self._ends[each] <= start]
+            slot = max(in_time, key=lambda each: self._ends[each])
+        self._ends[slot], self._holders[slot] = until, None
+        if instance_id is not None:
+            self._kept_from[slot] = min(self._kept_from[slot], start)
+            if self._is_shared:
+                key = (device, instance_id)
+                self._kept_for[key] = min(self._kept_for.get(key, NEVER), start)
+
     def _vacate(self, leaving: set[str], at: int) -> None:
-        for bay in self.bays:
-            for slot in bay.slots:
-                if slot.holder is not None and slot.holder.id in leaving:
-                    slot.ends, slot.holder = min(slot.ends, at), None
+        for slot, holder in enumerate(self._holders):
+            if holder is not None and holder.id in leaving:
+                self._ends[slot], self._holders[slot] = min(self._ends[slot], at), None
 
-
-def _ends(bay: Bay, instance_id: str, leave: Leave | None) -> int:
-    """When a slot of a device comes free for an instance."""
-    ends = min(slot.ends if leave is None else _leaves(slot, leave) for slot in bay.slots)
-    return max(ends, bay.instances.get(instance_id, 0)) if bay.device.sharers > 1 else ends
-
-
-def _leaves(slot: Slot, leave: Leave) -> int:
-    exit_ = None if slot.holder is None else leave(slot.holder)
-    return slot.ends if exit_ is None else min(slot.ends, exit_.at)
-
-
-def _offers(bays: Iterable[Bay], instance_id: str, leave: Leave, by: int) -> list[Offer]:
-    """What each borrowed lease would bring if it had left by a moment."""
-    devices: dict[str, set[str]] = {}
-    exits: dict[str, tuple[Request, Exit]] = {}
-    for bay in bays:
-        if bay.device.sharers > 1 and bay.instances.get(instance_id, 0) > by:
-            continue
-        for slot in bay.slots:
-            exit_ = None if slot.holder is None else leave(slot.holder)
-            if slot.holder is not None and exit_ is not None and exit_.at <= by:
-                devices.setdefault(slot.holder.id, set()).add(bay.device.id)
-                exits[slot.holder.id] = (slot.holder, exit_)
-    return [
-        Offer(request, exit_.standing, frozenset(devices[id_]))
-        for id_, (request, exit_) in exits.items()
-    ]
-
-
-def _line_up(bay: Bay, start: int, duration: int, kept_for: str | None) -> None:
-    """Take the slot of a device that comes free last before a moment out of the account, and keep
-    it for an instance from then on."""
-    slot = max((each for each in bay.slots if each.ends <= start), key=lambda each: each.ends)
-    slot.ends, slot.holder = start + duration, None
-    if kept_for is not None:
-        slot.kept_from = min(slot.kept_from, start)
-        bay.kept[kept_for] = min(bay.kept.get(kept_for, NEVER), start)
-
-
-def build(
-    devices: Iterable[Device], holders: Mapping[str, Sequence[tuple[Request, int]]], most: int
-) -> Room:
-    """The room of a node: those of its devices that may be granted, with who holds them and until
-    when. On no device more than `most` slots are free: as many as want one."""
-    return Room(
-        [
-            _bay(device, sorted(holders.get(device.id, ()), key=_by_end), most)
-            for device in sorted(devices, key=lambda each: each.id)
-            if device.is_grantable
+    def _offers(
+        self, devices: Iterable[int], instance_id: str, leave: Leave, by: int
+    ) -> list[Offer]:
+        """What each borrowed lease would bring if it had left by a moment."""
+        found: dict[str, tuple[Request, set[str]]] = {}
+        for device in devices:
+            if self._instances.get((device, instance_id), 0) > by:
+                continue
+            for slot in self._slots_of(device):
+                holder = self._holders[slot]
+                if holder is not None and self._leaves(slot, leave) <= by:
+                    _, brought = found.setdefault(holder.id, (holder, set()))
+                    brought.add(self.devices[device].id)
+        exits = ((holder, leave(holder), brought) for holder, brought in found.values())
+        return [
+            Offer(holder, exit_.standing, frozenset(brought))
+            for holder, exit_, brought in exits
+            if exit_ is not None
         ]
-    )
-
-
-def _bay(device: Device, held: Sequence[tuple[Request, int]], most: int) -> Bay:
-    free = device.sharers - len(held)
-    # Where more hold it than may, the first to end make nobody any room.
-    slots = [Slot(ends, request) for request, ends in held[max(0, -free) :]]
-    slots += [Slot(0, is_free=True) for _ in range(min(free, most))]
-    return Bay(device, slots, {each.instance_id: ends for each, ends in held}, len(held))
-
-
-def _by_end(held: tuple[Request, int]) -> tuple[int, str]:
-    return (held[1], held[0].id)

@@ -95,7 +95,7 @@ def choose(need: int, offers: Sequence[Offer]) -> list[Offer]:
     """
     chosen: list[Offer] = []
     covered: Counter[str] = Counter()
-    for standing in Standing:
+    for standing in sorted({offer.standing for offer in offers}):
         pool = [offer for offer in offers if offer.standing is standing]
         while pool and len(covered) < need:
             missing = need - len(covered)

@@ -22,8 +22,12 @@ class Device:
     """In service, healthy, and its node answers. What is held stays held all the same."""
 
     def matches(self, model: str | None) -> bool:
-        """Whether it is what somebody wants who asked for a model, or for any."""
-        return model is None or model.casefold() in self.model.casefold()
+        return suits(self.model, model)
+
+
+def suits(model: str, wanted: str | None) -> bool:
+    """Whether a model is what somebody wants who asked for one, or for any."""
+    return wanted is None or wanted.casefold() in model.casefold()
 
 
 @dataclass(frozen=True, slots=True)
