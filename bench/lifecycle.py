@@ -48,16 +48,16 @@ def measure(rounds: int) -> Report:
     with contest(Size()) as (hutch, by_hand):
         _warm_up(hutch, by_hand)
         for number in range(rounds):
-            _in_turn(number, *_cold(clock, hutch, by_hand, number))
+            in_turn(number, *_cold(clock, hutch, by_hand, number))
         for number in range(rounds):
-            _in_turn(number, *_pooled(clock, hutch, by_hand, number))
+            in_turn(number, *_pooled(clock, hutch, by_hand, number))
     report.facts["load at the end"] = f"{machine.load():.2f}"
     report.comparisons = _compare(clock.samples)
     report.measures = _details(clock.samples)
     return report
 
 
-def _in_turn(number: int, *contenders: Callable[[], None]) -> None:
+def in_turn(number: int, *contenders: Callable[[], None]) -> None:
     """Each once, another one first in each round: whoever is first meets the colder machine."""
     for position in range(len(contenders)):
         contenders[(number + position) % len(contenders)]()

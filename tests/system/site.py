@@ -109,6 +109,8 @@ class Person:
             "ssh", "-p", str(where["port"]), "-i", str(key or self.key),
             "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes",
             "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=10",
+            # A machine that is stopped under it says nothing any more.
+            "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4",
             "-F", "none", f"{where['user']}@{where['host']}", *command,
         )  # fmt: skip
 
