@@ -100,7 +100,8 @@ def test_no_module_is_longer_than_can_be_read_in_one_go() -> None:
 
 
 NOUNS = {
-    "events", "images", "instances", "keys", "nodes", "operations", "snapshots", "tokens", "users",
+    "accelerators", "events", "groups", "images", "instances", "keys", "leases", "nodes",
+    "notices", "operations", "reports", "snapshots", "tokens", "users",
 }  # fmt: skip
 
 

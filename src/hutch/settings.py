@@ -124,6 +124,15 @@ class Settings(BaseModel):
         le=100_000,
         description="Host ports a person may lead to their instances in all, besides those of SSH.",
     )
+    accelerator_sharers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description=(
+            "How many leases may hold an accelerator at once, from when it is first found on."
+            " 1: one holder at a time."
+        ),
+    )
     overcommit_cpus: float = Field(
         default=8.0, ge=1, le=100, description="How often a node's processors may be promised."
     )

@@ -26,6 +26,7 @@ _KNOWN = {
     "user": "alice",
     "node": "node1",
     "image": "base",
+    "group": "vision",
     "name": "first",
 }
 """What there is, so that not every question ends with "not found"."""
@@ -49,6 +50,7 @@ def server(
         with client:
             created = client.post("/instances", json={"name": "web"}).json()["operation"]["id"]
             assert client.get(f"/operations/{created}?wait=30").json()["state"] == "done"
+            client.post("/groups", json={"name": "vision"}).raise_for_status()
         yield address, token
 
 

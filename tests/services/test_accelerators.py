@@ -15,7 +15,7 @@ from hutch.services.telemetry import Recorder
 from hutch.store import accelerators, events, nodes
 from hutch.store.tables import holdings
 from tests.accelerators import card, hold, ids, process, reading, sign_in
-from tests.lab import Clock, Lab
+from tests.lab import Clock, Lab, with_settings
 from tests.reconcilers.conftest import World
 
 CARDS = (card("0000:3b:00.0", uuid="GPU-a"), card("0000:5e:00.0", uuid="GPU-b"))
@@ -258,3 +258,10 @@ async def test_everyone_sees_what_there_is_and_only_their_own_processes(
         for name, seen in shown.items()
     }
     assert named == {"alice": ["box"], "bob": [], "ada": ["alice/box"]}
+
+
+async def test_the_lab_where_everyone_may_use_every_accelerator_is_one_setting(
+    context: Context, lab: Lab, alice: Actor
+):
+    await sign_in(with_settings(context, accelerator_sharers=8), lab, *CARDS)
+    assert {each.sharers for each, _, _ in await services.list_all(context, alice)} == {8}

@@ -13,15 +13,19 @@ from hutch.domain.people import Actor, Role, Scope
 from hutch.domain.sizes import GiB
 from hutch.errors import HutchError
 from hutch.services import (
+    accelerators,
     events,
     gateway,
+    groups,
     images,
     instances,
     keys,
     leases,
     nodes,
+    notices,
     operations,
     ports,
+    reports,
     shares,
     snapshots,
     tokens,
@@ -34,14 +38,17 @@ from hutch.store import images as stored_images
 from hutch.store import instances as stored_instances
 from tests.keys import new_key
 from tests.lab import Lab
-from tests.leases import add_accelerators
+from tests.leases import MODEL, add_accelerators
 
 SERVICES = (
-    events, gateway, images, instances, keys, leases, nodes, operations, ports, shares, snapshots,
-    tokens, users,
+    accelerators, events, gateway, groups, images, instances, keys, leases, nodes, notices,
+    operations, ports, reports, shares, snapshots, tokens, users,
 )  # fmt: skip
 
+GPU = f"node1/simulated:{MODEL}:0"
 READ_ONLY = {
+    "accelerators.find", "accelerators.list_all", "groups.list_all", "groups.show",
+    "notices.list_all", "reports.gpu_hours",
     "events.list_all", "gateway.reachable", "gateway.still_known", "gateway.still_reachable",
     "gateway.whose_key", "images.list_all", "instances.current", "instances.list_all",
     "instances.show", "instances.usage", "keys.list_all", "leases.history", "leases.list_all",
@@ -51,6 +58,11 @@ READ_ONLY = {
     "tokens.list_all", "users.list_all", "users.me", "users.show",
 }  # fmt: skip
 INNER = {
+    # What an agent tells of its node: what is new or broken is recorded as hutch's own doing.
+    "accelerators.record_hello", "accelerators.record_found", "accelerators.note_return",
+    "accelerators.note_health",
+    # That somebody has been told and has read it is said by the notice itself.
+    "notices.deliver", "notices.mark_read",
     # Parts of a change, which records it.
     "operations.enqueue", "keys.push_keys", "tokens.check_password", "tokens.hash_password",
     # What hutch does when the time of one is over; it is recorded as if somebody had ended it.
@@ -201,6 +213,25 @@ async def _extend(world: World) -> None:
     await leases.extend(world.context, world.alice, lease=lease.id, minutes=5)
 
 
+async def _restore_gpu(world: World) -> None:
+    await accelerators.withdraw(world.context, world.ada, GPU, "a fan is broken")
+    await accelerators.restore(world.context, world.ada, GPU)
+
+
+def _in_a_group(change: Change) -> Change:
+    """The change, with alice in the group `vision`."""
+
+    async def changed(world: World) -> None:
+        await groups.add(world.context, world.ada, "vision")
+        await groups.add_member(world.context, world.ada, "vision", "alice")
+        # Only what follows is looked at.
+        async with world.context.db.write() as session:
+            await session.exec_driver_sql("DELETE FROM events")
+        await change(world)
+
+    return changed
+
+
 # Each change: what does it, the event's action, who did it, the target's kind and name.
 CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
     "images.add": (
@@ -255,6 +286,43 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
         "node.set_idle", "ada", "node", "node1",
     ),
     "nodes.new_agent_token": (_new_agent_token, "node.agent_token", "ada", "node", "node1"),
+    "accelerators.withdraw": (
+        lambda w: accelerators.withdraw(w.context, w.ada, GPU, "a fan is broken"),
+        "accelerator.withdraw", "ada", "accelerator", GPU,
+    ),
+    "accelerators.restore": (_restore_gpu, "accelerator.restore", "ada", "accelerator", GPU),
+    "accelerators.share": (
+        lambda w: accelerators.share(w.context, w.ada, GPU, 2),
+        "accelerator.share", "ada", "accelerator", GPU,
+    ),
+    "groups.add": (
+        lambda w: groups.add(w.context, w.ada, "vision", guarantee=2),
+        "group.add", "ada", "group", "vision",
+    ),
+    "groups.configure": (
+        _in_a_group(lambda w: groups.configure(w.context, w.ada, "vision", weight=2.0)),
+        "group.configure", "ada", "group", "vision",
+    ),
+    "groups.remove": (
+        _in_a_group(lambda w: groups.remove(w.context, w.ada, "vision")),
+        "group.remove", "ada", "group", "vision",
+    ),
+    "groups.add_member": (
+        _in_a_group(lambda w: groups.add_member(w.context, w.ada, "vision", "bob")),
+        "group.add_member", "ada", "group", "vision",
+    ),
+    "groups.remove_member": (
+        _in_a_group(lambda w: groups.remove_member(w.context, w.ada, "vision", "alice")),
+        "group.remove_member", "ada", "group", "vision",
+    ),
+    "groups.set_manager": (
+        _in_a_group(lambda w: groups.set_manager(w.context, w.ada, "vision", "alice", True)),
+        "group.set_manager", "ada", "group", "vision",
+    ),
+    "groups.set_quota": (
+        _in_a_group(lambda w: groups.set_quota(w.context, w.ada, "vision", "alice", 2)),
+        "user.configure", "ada", "user", "alice",
+    ),
     "nodes.set_address": (
         lambda w: nodes.set_address(w.context, w.ada, "node1", "192.0.2.3"),
         "node.set_address", "ada", "node", "node1",
@@ -368,6 +436,9 @@ _PREPARED = {
     "keys.remove", "tokens.revoke", "operations.retry", "snapshots.restore", "snapshots.delete",
     "instances.start", "ports.configure", "ports.remove", "shares.remove", "leases.release",
     "leases.extend",
+    "accelerators.restore",
+    "groups.configure", "groups.remove", "groups.add_member", "groups.remove_member",
+    "groups.set_manager", "groups.set_quota",
 }  # fmt: skip
 
 
@@ -389,7 +460,7 @@ async def test_a_change_that_fails_is_not_recorded_as_done(
 
 _TABLES = (
     "users", "tokens", "ssh_keys", "images", "nodes", "instances", "containers", "ports",
-    "shares", "snapshots", "operations", "events",
+    "accelerators", "groups", "memberships", "shares", "snapshots", "operations", "events",
 )  # fmt: skip
 
 

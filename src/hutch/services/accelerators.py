@@ -259,7 +259,9 @@ async def _take_stock(
             was=each.found.uuid, model_was=each.found.model, uuid=seen.uuid, model=seen.model,
         )  # fmt: skip
     for seen in news.new:
-        new = await accelerators.add_accelerator(session, node.id, seen, now)
+        new = await accelerators.add_accelerator(
+            session, node.id, seen, now, sharers=context.settings.accelerator_sharers
+        )
         await events.record(
             session, SYSTEM, now, "accelerator.found",
             ("accelerator", new, f"{node.name}/{seen.address}"), model=seen.model, uuid=seen.uuid,

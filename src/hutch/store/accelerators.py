@@ -99,15 +99,15 @@ async def find_accelerators(session: Session, address: str) -> list[Accelerator]
 
 
 async def add_accelerator(
-    session: Session, node_id: str, found: FoundAccelerator, at: datetime
+    session: Session, node_id: str, found: FoundAccelerator, at: datetime, *, sharers: int = 1
 ) -> str:
-    """Insert what a node has found; its id."""
+    """Insert what a node has found, for so many holders at once; its id."""
     accelerator_id = new_id()
     await session.execute(
         accelerators.insert().values(
             id=accelerator_id,
             node_id=node_id,
-            sharers=1,
+            sharers=sharers,
             seen_at=at,
             created_at=at,
             **_found(found),
