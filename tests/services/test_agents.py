@@ -156,7 +156,10 @@ async def test_what_a_server_left_behind_is_not_carried_out_later(desk: Desk, cl
 
 async def test_a_new_order_for_a_lease_withdraws_the_one_before(desk: Desk):
     first = await desk.order(Verb.END)
-    await desk.order(Verb.HOLDERS)
+    second = await desk.order(Verb.HOLDERS)
+    desk.connect()
+    assert await desk.result(second) is not None
+    assert [each.verb for each in desk.seen] == [Verb.HOLDERS]
     assert await desk.result(first) is None
 
 

@@ -220,18 +220,16 @@ class Agent:
     async def _do(
         self, socket: ClientConnection, clock: "_ServerClock", order: dict[str, Any]
     ) -> None:
-        answer = self._answers.get(order["id"])
-        if answer is None:
-            async with self._one_at_a_time:
+        async with self._one_at_a_time:
+            # Asked again after a break, or while it was at it: answered again, and not done again.
+            answer = self._answers.get(order["id"])
+            if answer is None:
                 if clock.now() > float(order["until"]):
                     # It lay about too long, here or on the way: what it names may be another's now.
                     log.warning("an order came too late", order=order["id"])
                     await socket.close(1000, "the clocks differ")
                     return
-                # It may have been asked twice while it was at it.
-                answer = self._answers.get(order["id"])
-                if answer is None:
-                    answer = await self._done(order)
+                answer = await self._done(order)
         if answer is not None:
             with suppress(ConnectionClosed):
                 await _say(socket, {"type": "done", "id": order["id"], "processes": answer})
