@@ -46,6 +46,10 @@ bench what *arguments:
 soak *arguments:
     python -m tests.soak {{ arguments }}
 
+# Let fifty people at three servers race for four accelerators so many times, on both databases
+races rounds="1000":
+    HUTCH_RACE_ROUNDS={{ rounds }} pytest -s tests/services/test_lease_races.py -k fifty
+
 # Run the server of this working tree on a data folder
 server folder=data:
     hutch server --data {{ folder }} --port 7481

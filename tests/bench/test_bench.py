@@ -9,7 +9,7 @@ from bench.load import Phase, Request, loopback_port, read_phase
 from bench.population import Person, Population
 
 from bench import __main__ as command_line
-from bench import api, databases, operations, scheduler
+from bench import api, databases, leases, operations, scheduler
 
 
 def test_the_median_is_the_middle_or_between_the_two_middle_ones() -> None:
@@ -179,3 +179,15 @@ def test_the_scheduler_is_measured_and_compared_with_its_plain_twin() -> None:
 
 def test_a_lab_to_be_measured_is_the_same_in_every_run() -> None:
     assert scheduler.make_lab(3) == scheduler.make_lab(3)
+
+
+def test_grants_are_timed_beside_a_plain_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "KINDS", ("sqlite",))
+    report = leases.measure(1, node_count=1)
+    assert {each.what for each in report.comparisons} == {
+        "sqlite: one after the other",
+        "sqlite: from an end to the next in line",
+        "sqlite: 16 at once",
+    }
+    assert all(each.ratio > 0 for each in report.comparisons)
+    assert len(report.comparisons[0].hutch) == leases.ACCELERATORS

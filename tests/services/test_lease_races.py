@@ -5,7 +5,7 @@ held, and how much each person held or waited for at every moment. So the judgem
 on the index that refuses a second holder. The last tests take the protection away and show that
 the judgement then sees what went wrong.
 
-HUTCH_RACE_ROUNDS says how many rounds there are; `just soak` asks for thousands.
+HUTCH_RACE_ROUNDS says how many rounds there are; `just races` asks for a thousand.
 """
 
 import asyncio
