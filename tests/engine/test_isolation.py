@@ -6,7 +6,6 @@ beside it, so that a test does not pass because nothing works at all.
 
 import asyncio
 import contextlib
-import os
 import shlex
 import socket
 import subprocess
@@ -17,6 +16,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from hutch.agent import processes
+from hutch.agent.shut import shut
+from hutch.domain.accelerators import OpenedDevice
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import GiB, MiB
 from hutch.engine.base import Device, ExecResult, Power
@@ -306,7 +308,7 @@ def device(incus_site: Site) -> Device:
 class TestDevices:
     @pytest.mark.parametrize("is_shut", [False, True], ids=["as Incus leaves it", "shut"])
     async def test_of_the_node_are_gone_only_once_their_node_is_shut(
-        self, mallory: Machine, device: Device, incus: PrivateIncus, is_shut: bool
+        self, mallory: Machine, device: Device, is_shut: bool
     ):
         # What root inside can do against it: lay the device's node in a second place, also where
         # nobody else sees it. No process has it open meanwhile.
@@ -314,7 +316,9 @@ class TestDevices:
         keep = await mallory.sh(KEEP.format(path=device.path))
         assert keep.code == 0, keep.stderr
         if is_shut:
-            shut(incus, mallory.name)
+            found = processes.find_container(mallory.name, processes.members(mallory.name))
+            assert found
+            assert shut(found, [OpenedDevice(1, 3, str(device.path))])
         await mallory.engine.detach(mallory.name, [device.name])
 
         assert (await mallory.sh(f"test -e {device.path}")).code != 0
@@ -347,14 +351,6 @@ class TestDevices:
         assert found.devices == ()
         assert (await mallory.sh("rm /root/zeros-*")).code == 0
         await engine.set_limits(name, LIMITS)
-
-
-def shut(incus: PrivateIncus, name: str) -> None:
-    """Do what the node's agent does before a device is taken away: nobody inside owns the device
-    node any more, and nobody may open it, by whatever way they reach it."""
-    for node in (incus.folder / "devices" / f"{incus.project}_{name}").iterdir():
-        os.chown(node, 0, 0, follow_symlinks=False)
-        node.chmod(0)
 
 
 class TestLimits:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hutch.domain.accelerators import Accelerator, DeviceNode, FoundAccelerator, Vendor
 from hutch.engine.base import Device, DeviceKind, check_devices
 from hutch.engine.incus.devices import devices_config
-from hutch.engine.plans import extra, missing, names_to_detach, plan, plan_all
+from hutch.engine.plans import extra, missing, plan, plan_all
 
 KFD = DeviceNode("/dev/kfd", 234, 0)
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -161,19 +161,19 @@ class TestPlan:
 
 
 class TestDetaching:
+    """What goes with accelerators that leave, while others of the instance stay."""
+
     def test_takes_what_is_an_accelerators_own(self):
-        assert names_to_detach([nvidia(1), nvidia(2)], [nvidia(2)]) == ("gpu-0000000000000002",)
+        gone = extra(plan_all([nvidia(2)]), plan_all([nvidia(1)]))
+        assert gone == ("gpu-0000000000000002",)
 
     def test_leaves_what_is_shared_while_another_of_the_kind_stays(self):
-        assert names_to_detach([amd(1), amd(2)], [amd(1)]) == ("gpu-0000000000000001",)
+        assert extra(plan_all([amd(1)]), plan_all([amd(2)])) == ("gpu-0000000000000001",)
 
     def test_takes_what_is_shared_with_the_last_of_the_kind(self):
         gone = ("gpu-0000000000000001", "shared-kfd")
-        assert names_to_detach([amd(1), nvidia(2)], [amd(1)]) == gone
-        assert names_to_detach([amd(1)], [amd(1)]) == gone
-
-    def test_does_not_depend_on_what_is_said_to_be_held_already_being_so(self):
-        assert names_to_detach([], [simulated(1)]) == ("gpu-0000000000000001",)
+        assert extra(plan_all([amd(1)]), plan_all([nvidia(2)])) == gone
+        assert extra(plan_all([amd(1)]), ()) == gone
 
 
 class TestComparison:

@@ -31,14 +31,6 @@ def plan_all(accelerators: Iterable[Accelerator]) -> tuple[Device, ...]:
     return tuple(devices[name] for name in sorted(devices))
 
 
-def names_to_detach(held: Iterable[Accelerator], leaving: Iterable[Accelerator]) -> tuple[str, ...]:
-    """The devices that go with `leaving`, while an instance keeps the rest of what it `held`."""
-    leaving = tuple(leaving)
-    gone = {each.id for each in leaving}
-    staying = {device.name for device in plan_all(each for each in held if each.id not in gone)}
-    return tuple(each.name for each in plan_all(leaving) if each.name not in staying)
-
-
 def missing(seen: Sequence[Device], wanted: Sequence[Device]) -> tuple[Device, ...]:
     """The devices that a container should have and has not, or has as something else: attach."""
     return tuple(device for device in wanted if device not in seen)
