@@ -323,6 +323,20 @@ class TestAccelerators:
         result = await engine.exec(NAME, ["stat", "-c", "%t %T", "/dev/hutch-gpu15"])
         assert result.stdout == b"1 3\n"
 
+    @pytest.mark.parametrize("folder", ["hutch-gpu", "hutch-ab12-gpu", "hutch-gpu-7480"])
+    async def test_that_are_simulated_may_be_in_the_folder_of_any_hutch(
+        self, engine: SimulatedEngine, folder: str
+    ):
+        await engine.create(spec(), start=True)
+        inside = "/dev/hutch-gpu0"
+        await engine.attach(
+            NAME, [Device("a", DeviceKind.CHAR, source=f"/dev/{folder}/0", path=inside)]
+        )
+        with pytest.raises(EngineError):
+            await engine.attach(
+                NAME, [Device("b", DeviceKind.CHAR, source=f"/dev/{folder}/x", path=inside)]
+            )
+
 
 class TestFullness:
     async def test_of_the_pool_refuses_another_container(self, path: Path):

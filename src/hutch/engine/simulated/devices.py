@@ -1,7 +1,8 @@
 """Devices of a simulated node: which there are, and which containers have them.
 
 A node has no accelerators until some are put into it. The device nodes `/dev/hutch-gpu/0`, `1`, ...
-are always there: a simulated accelerator needs no more, and its agent says how many there are.
+are always there, also in folders called as each hutch of a machine calls its own: a simulated
+accelerator needs no more, and its agent says how many there are.
 """
 
 import re
@@ -15,7 +16,7 @@ from hutch.engine.base import Device, DeviceKind, check_device_names, check_devi
 from hutch.engine.simulated.database import Database
 from hutch.errors import EngineError
 
-_SIMULATED = re.compile(r"/dev/hutch-gpu/[0-9]+", re.ASCII)
+_SIMULATED = re.compile(r"/dev/[a-z0-9-]*-gpu(-[0-9]+)?/[0-9]+", re.ASCII)
 _FOUND = TypeAdapter(FoundAccelerator)
 _NULL = (1, 3)
 """Major and minor number of `/dev/null`, which a simulated accelerator's node is one more of."""
