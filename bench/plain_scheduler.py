@@ -56,6 +56,8 @@ class PlainScheduler:
         """For whom devices are kept in this walk, whether they are guaranteed, and what of the
         guarantee was kept for others before them."""
         self.underway: list[Request] = []
+        self.leaving: dict[str, datetime] = {}
+        """When those who make room have done so."""
         self.first_walk: list[str] = []
         """The ids of those who wait, in the order in which they come by first."""
 
@@ -138,7 +140,7 @@ class PlainScheduler:
 
     def has_until(self, request: Request, device: Device) -> datetime | None:
         own = [
-            self.ends(each)
+            min(self.ends(each), self.leaving.get(each.id, _NEVER))
             for each in self.held()
             if each.instance_id == request.instance_id and device.id in each.devices
         ]
@@ -157,7 +159,7 @@ class PlainScheduler:
     def walk(self) -> bool:
         """Along the line once; whether anything was granted."""
         self.lay_out()
-        self.kept, self.underway = [], []
+        self.kept, self.underway, self.leaving = [], [], {}
         waiting = [each for each in self.requests if each.state is LeaseState.QUEUED]
         waiting.sort(key=self.order)
         granted = False
@@ -293,9 +295,9 @@ class PlainScheduler:
         missing = request.count - sum(moment <= start for moment in late.values())
         if missing > 0:
             verdict.leaving = choose(missing, self.offers(request, wanted, late, start))
-            out = {each.request.id for each in verdict.leaving}
+            self.leaving |= {each.request.id: start for each in verdict.leaving}
             for place in self.places:
-                if place.holder is not None and place.holder.id in out:
+                if place.holder is not None and place.holder.id in self.leaving:
                     place.holder, place.ends = None, min(place.ends, start)
             late = {each.id: self.opens(request, each, False) for each in wanted}
         free = {each.id for each in self.free(request)}

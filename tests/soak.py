@@ -60,19 +60,22 @@ def happenings(lab: LabMachine, chance: random.Random) -> list[tuple[int, Callab
     ]  # fmt: skip
 
 
-def soak(operations: int, seed: int, *, say: bool = False) -> Counter[str]:
-    """Have so many things happen. What the explanations were, counted by kind."""
+def soak(operations: int, seed: int, *, first: int = 0, say: bool = False) -> Counter[str]:
+    """Have so many things happen. What was decided and said, counted by kind.
+
+    `first`: begin with the life of that number, as the message about a failure has it.
+    """
     said: Counter[str] = Counter()
     began = time.monotonic()
-    for first in range(0, operations, LIFE):
-        chance = random.Random(f"{seed}-{first}")
+    for life in range(first, first + operations, LIFE):
+        chance = random.Random(f"{seed}-{life}")
         lab = LabMachine.open(
             protection=chance.choice((0, 5, 60)), warning=chance.choice((0, 1, 10))
         )
         weights, actions = zip(*happenings(lab, chance), strict=True)
         done = 0
         try:
-            for action in chance.choices(actions, weights, k=min(LIFE, operations - first)):
+            for action in chance.choices(actions, weights, k=min(LIFE, first + operations - life)):
                 done += 1
                 lab.thoroughly = done % THOROUGHLY == 0
                 action()
@@ -83,10 +86,12 @@ def soak(operations: int, seed: int, *, say: bool = False) -> Counter[str]:
             lab.besiege()
             lab.run_dry()
         except AssertionError:
-            print(f"seed {seed}, life {first}, operation {done}", file=sys.stderr)
+            print(f"--seed {seed} --first {life}: operation {done}", file=sys.stderr)
             raise
-        if say and first % (50 * LIFE) == 0:
-            print(f"{first + done:,} operations, {time.monotonic() - began:.0f} s", flush=True)
+        if say and (life - first) % (50 * LIFE) == 0:
+            print(
+                f"{life - first + done:,} operations, {time.monotonic() - began:.0f} s", flush=True
+            )
     return said
 
 
@@ -94,8 +99,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--operations", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="the first life")
     asked = parser.parse_args()
-    said = soak(asked.operations, asked.seed, say=True)
+    said = soak(asked.operations, asked.seed, first=asked.first, say=True)
     print(", ".join(f"{count:,} {what}" for what, count in sorted(said.items())))
     return 0
 

@@ -125,14 +125,13 @@ class LabMachine:
 
     def extend(self, choice: int, minutes: int) -> None:
         if lease := self._one_of(choice, LeaseState.ACTIVE):
-            rival = may_extend(self.situation, lease.id)
+            before = self.situation
+            rival = may_extend(before, lease.id)
+            rivals = truths.rivals(before, decide(before), lease)
+            assert rival == (rivals[0] if rivals else None)
             if rival is None:
                 assert lease.expires_at is not None
                 self._change(lease, expires_at=lease.expires_at + minutes * MINUTE)
-            else:
-                why = decide(self.situation).explanations[rival]
-                assert why.waiting not in OWN_LIMITS
-                assert self.requests[rival].node_id == lease.node_id
             self.settle()
 
     def stop(self, choice: int) -> None:

@@ -559,6 +559,22 @@ def test_several_entitled_leases_each_have_room_made_for_them() -> None:
     assert lab.plan().warn == {"zoe-2": NOW + 10 * MINUTE, "zoe-3": NOW + 10 * MINUTE}
 
 
+def test_behind_the_head_as_well_the_entitled_are_kept_what_is_free() -> None:
+    lab = Lab(4)
+    lab.group("physics", guarantee=4)
+    lab.group("biology", guarantee=3)
+    lab.holds("yan", "alpha-1", "alpha-2", since=-3, until=2, group_id="biology")
+    lab.holds("zoe", "alpha-3", until=4, group_id="biology")
+    lab.wants("ada", 2, group_id="physics", hours=9)
+    lab.wants("bob", 2, group_id="physics", hours=9)
+    lab.wants("cleo", 1, hours=9)
+    plan = lab.plan()
+    assert granted(plan) == {}
+    assert plan.explanations["ada"].projected_start == NOW + 2 * HOUR
+    assert plan.explanations["bob"].projected_start == NOW + 4 * HOUR
+    assert plan.explanations["cleo"].waiting is Waiting.TURN
+
+
 def test_what_one_leaves_beyond_the_need_serves_the_next_entitled() -> None:
     lab = Lab(4)
     lab.group("physics", guarantee=4)

@@ -413,6 +413,20 @@ def opens(situation: Situation, request: Request, device: Device) -> datetime:
     return max([moment, *own])
 
 
+def rivals(situation: Situation, plan: Plan, lease: Request) -> list[str]:
+    """For whom a lease may not be extended, the first of the line first."""
+    own = [each for each in situation.devices if each.id in lease.devices]
+    found: list[tuple[int, str]] = []
+    for each in queued(situation):
+        why = plan.explanations.get(each.id)
+        if why is None or why.waiting in OWN_LIMITS or each.owner_id == lease.owner_id:
+            continue
+        is_due = why.is_guaranteed or lease.id in borrowed(situation)
+        if is_due and any(device in suitable(situation, each) for device in own):
+            found.append((why.position, each.id))
+    return [id_ for _, id_ in sorted(found)]
+
+
 # -- what needs the scheduler again ----------------------------------------------------------------
 
 

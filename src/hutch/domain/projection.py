@@ -260,9 +260,13 @@ class Room:
                 self._kept_for[key] = min(self._kept_for.get(key, NEVER), start)
 
     def _vacate(self, leaving: set[str], at: int) -> None:
-        for slot, holder in enumerate(self._holders):
-            if holder is not None and holder.id in leaving:
-                self._ends[slot], self._holders[slot] = min(self._ends[slot], at), None
+        for device in range(len(self.devices)):
+            for slot in self._slots_of(device):
+                holder = self._holders[slot]
+                if holder is not None and holder.id in leaving:
+                    self._ends[slot], self._holders[slot] = min(self._ends[slot], at), None
+                    if self._is_shared:
+                        self._instances[device, holder.instance_id] = at
 
     def _offers(
         self, devices: Iterable[int], instance_id: str, leave: Leave, by: int
