@@ -251,6 +251,8 @@ async def race(
         spawn.Process(
             target=_serve,
             args=(number, url, data, people, protection, barrier, over, refused, results),
+            # None of them stays behind when the test ends early.
+            daemon=True,
         )
         for number in range(SERVERS)
     ]
