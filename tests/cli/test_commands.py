@@ -15,7 +15,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from hutch.cli import exits, messages
-from hutch.cli.app import GROUPS, MODULES, build
+from hutch.cli.app import GROUPS, LOCAL, MODULES, OVER_SSH, build
 from hutch.cli.reference import as_markdown
 from tests.cli.server import PROGRAM, Person, run_hutch
 
@@ -168,3 +168,15 @@ def test_what_was_never_set_up_is_not_started(tmp_path: Path) -> None:
         ran = run_hutch(command, "--data", str(tmp_path), HOME=str(tmp_path))
         assert ran.code == 6, ran
         assert ran.err.startswith("Error: ")
+
+
+def test_every_command_says_whether_it_may_be_given_to_the_gateway() -> None:
+    """See `OVER_SSH`: what runs there must not open a file that a person names."""
+    commands = {name for module in MODULES.values() for name in module}
+    assert commands == OVER_SSH | LOCAL
+    assert not OVER_SSH & LOCAL
+
+
+def test_help_may_also_be_asked_for_with_a_word() -> None:
+    assert run_hutch("help", "create").out == run_hutch("create", "--help").out
+    assert run_hutch("help").out == run_hutch("--help").out

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import httpx
 
 from hutch.domain.events import Event
 from hutch.domain.ids import new_id
@@ -133,8 +134,9 @@ class Resident:
 
     async def lab(self, gateway: Running, *command: str, stdin: bytes = b"", **how: Any) -> Ran:
         """Log in to the gateway itself."""
+        user = how.pop("user", "anybody")
         options = self.options(gateway, **how)
-        return await run("ssh", *options, "anybody@127.0.0.1", *command, stdin=stdin)
+        return await run("ssh", *options, f"{user}@127.0.0.1", *command, stdin=stdin)
 
 
 @dataclass
@@ -148,6 +150,8 @@ class House:
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list[Any])
     """Those that the machines' SSH servers have."""
     running: list[Running] = field(default_factory=list[Running])
+    server: asyncio.subprocess.Process | None = None
+    server_port: int = 0
 
     # ---- people and machines ------------------------------------------------------------------
 
@@ -217,6 +221,7 @@ class House:
             "HUTCH_DATA": str(self.folder),
             "HUTCH_DATABASE_URL": self.database_url,
             "HUTCH_GATEWAY_PROCESSES": "1",
+            "HUTCH_LISTEN_PORT": str(self.server_port or 1),
             **{f"HUTCH_{key.upper()}": str(value) for key, value in settings.items()},
         }
         with log.open("wb") as output:
@@ -229,6 +234,31 @@ class House:
         # Another one may answer at the same port already.
         await _until(lambda: "Listening" in log.read_text() and _greets(port), running)
         return running
+
+    async def start_server(self) -> None:
+        """A `hutch server` on the same database, for what is asked of the gateway itself."""
+        self.server_port = self.server_port or free_port()
+        log = self.folder / "server.log"
+        with log.open("ab") as output:
+            self.server = await asyncio.create_subprocess_exec(
+                *HUTCH, "server", "--port", str(self.server_port),
+                env={
+                    **os.environ,
+                    "HUTCH_DATA": str(self.folder),
+                    "HUTCH_DATABASE_URL": self.database_url,
+                },
+                stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        deadline = time.monotonic() + READY_SECONDS
+        while not await asyncio.to_thread(_is_ready, self.server_port):
+            assert self.server.returncode is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            await asyncio.sleep(0.05)
+
+    async def stop_server(self) -> None:
+        if self.server is not None and self.server.returncode is None:
+            self.server.kill()
+            await self.server.wait()
 
     def known_hosts(self, gateway: Running) -> Path:
         file = self.folder / f"known-{gateway.port}"
@@ -259,6 +289,7 @@ async def open_house(folder: Path, database_url: str) -> AsyncIterator[House]:
     finally:
         for gateway in house.running:
             await gateway.stop()
+        await house.stop_server()
         for machine in house.machines.values():
             machine.close()
         await labs.close_context(context)
@@ -314,6 +345,13 @@ async def _until(holds: Callable[[], bool], running: Running) -> None:
         assert running.process.returncode is None, running.log.read_text()
         assert time.monotonic() < deadline, running.log.read_text()
         await asyncio.sleep(0.05)
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _greets(port: int) -> bool:

@@ -36,9 +36,22 @@ MODULES: dict[str, tuple[str, ...]] = {
     "images": ("image",),
     "events": ("events",),
     "daemon": ("server", "gateway", "agent", "up", "down", "config"),
+    "overview": ("overview",),
     "about": ("version", "reference"),
 }  # fmt: skip
 """The modules beside this one, and the commands that each adds."""
+
+LOCAL = frozenset("login logout ssh server gateway agent up down config reference".split())
+OVER_SSH = frozenset(
+    """
+    create list show start stop restart rebuild set delete exec share unshare snapshot gpu notice
+    operation whoami password key ssh-config token user group quota report node image events
+    overview version
+    """.split()
+)
+"""Every command is in one of these: it belongs to the machine that it is run on, or it may also be
+given to the gateway (`ssh lab list`). Then it runs on the lab's machine, for somebody who may not
+read a single file there: a command that opens a file which a person names asks `remote` first."""
 
 GROUPS = frozenset(
     """
@@ -103,6 +116,8 @@ def _run(words: list[str]) -> int:
         words = [*words, "--help"]
     if words[0] == "--version":
         words[0] = "version"
+    elif words[0] == "help":
+        words = [*words[1:], "--help"]
     command = typer.main.get_command(build(_command_of(words)))
     code = command.main(args=words, prog_name="hutch", standalone_mode=False)
     return code if isinstance(code, int) else exits.OK

@@ -2,7 +2,7 @@
 
 import sys
 
-from hutch.cli import messages
+from hutch.cli import messages, remote
 from hutch.client.client import Client
 from hutch.client.config import Login, config_path, load_login, readable_by_others
 from hutch.errors import NotFoundError
@@ -13,7 +13,7 @@ def connect() -> Client:
     path = config_path()
     login = load_login(path)
     warn_if_readable(login)
-    return Client(login.url, login.token)
+    return Client(login.url, login.token, on_behalf_of=remote.address())
 
 
 def warn_if_readable(login: Login) -> None:

@@ -58,7 +58,7 @@ def list_all(as_json: Json = False) -> None:
     else:
         terminal.note(words.NO_GPU)
     for lease in reversed(mine):
-        _tell_lease(terminal, lease)
+        tell_lease(terminal, lease)
 
 
 def _row(each: Accelerator) -> list[Cell]:
@@ -107,7 +107,7 @@ def _state(each: Accelerator) -> Styled:
     return Styled(text, "yellow" if each["health"] == "unknown" else "red")
 
 
-def _tell_lease(terminal: Terminal, lease: Lease) -> None:
+def tell_lease(terminal: Terminal, lease: Lease) -> None:
     """What of one's own the table does not say."""
     if lease["state"] == "queued":
         terminal.note(words.YOURS_WAITING.format(id=lease["id"], line=explaining.line(lease)))

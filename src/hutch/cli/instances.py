@@ -1,11 +1,11 @@
 """`hutch create`, `list`, `show` and the rest of what a person asks of their machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
-from hutch.cli import exits, messages, ssh_files, wording
+from hutch.cli import exits, messages, remote, ssh_files, wording
 from hutch.cli.connection import connect, resolve
 from hutch.cli.options import Cpus, Disk, InstanceName, Json, Memory, NoWait, Yes
 from hutch.cli.terminal import Cell, Styled, Terminal, state
@@ -70,12 +70,21 @@ def _tell_created(terminal: Terminal, made: InstanceBegun) -> None:
         terminal.answer(made)
         return
     instance = made["instance"]
-    terminal.say(messages.CREATED.format(name=instance["name"]), "green")
-    terminal.say(messages.LOG_IN.format(name=instance["name"]))
-    terminal.say(messages.OR_WITH_SSH.format(command=_ssh_command(instance)))
+    name = instance["name"]
+    terminal.say(messages.CREATED.format(name=name), "green")
+    if remote.gateway() is None:
+        terminal.say(messages.LOG_IN.format(name=name))
+        terminal.say(messages.OR_WITH_SSH.format(command=_ssh_command(instance)))
+    else:
+        terminal.say(messages.LOG_IN_THROUGH.format(command=_ssh_command(instance)))
+        terminal.say(messages.OR_CONFIGURE.format(name=name))
 
 
 def _ssh_command(instance: Instance) -> str:
+    place = remote.gateway()
+    if place is not None:
+        # Who comes by ssh has a key that the gateway knows, and the gateway knows the way.
+        return f"ssh -J {place} {instance['ssh']['user']}@{instance['name']}"
     # Reading and writing keys is not needed to list instances, nor to start one.
     from hutch.cli.logins import printable_command
 
@@ -95,10 +104,14 @@ def list_all(
     if as_json:
         terminal.answer(found)
         return
-    if not found:
+    if found:
+        tell_all(terminal, found, with_owner=everyone or owner is not None)
+    else:
         terminal.note(_none_yet(everyone, owner))
-        return
-    with_owner = everyone or owner is not None
+
+
+def tell_all(terminal: Terminal, found: Sequence[Instance], *, with_owner: bool) -> None:
+    """A table of instances, and what is wrong with any of them."""
     terminal.table(messages.OF_INSTANCES, [_row(instance, with_owner) for instance in found])
     for instance in found:
         _tell_troubles(terminal, instance, _ref(instance, with_owner))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hutch.cli import messages, wording
+from hutch.cli import exits, messages, remote, wording
 from hutch.cli.connection import connect
 from hutch.cli.options import Json
 from hutch.cli.terminal import Terminal
@@ -61,6 +61,10 @@ def add(
 
 def _read(file: str | None) -> str:
     """The one line with a key in `file`, on standard input (`-`), or in the usual place."""
+    if remote.gateway() is not None:
+        if file not in {None, "-"}:
+            raise exits.UsageError(messages.NO_FILES_HERE, hint=messages.KEY_ON_STDIN)
+        file = "-"
     if file == "-":
         return _only_line(sys.stdin.read(LONGEST_LINE * 4), messages.STANDARD_INPUT)
     path = _usual() if file is None else Path(file).expanduser()

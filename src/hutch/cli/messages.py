@@ -71,6 +71,8 @@ WAKES_NOT = "{name} is started by `hutch start {name}` alone."
 DELETED = "{name} is deleted."
 LOG_IN = "Log in:  hutch ssh {name}"
 OR_WITH_SSH = "    or:  {command}"
+LOG_IN_THROUGH = "Log in:  {command}"
+OR_CONFIGURE = "    or:  ssh {name}, once `ssh lab config --script | sh` has set that up"
 NO_KEY = (
     "You have no SSH key at hutch yet, so you cannot log in. Add one:"
     " hutch key add ~/.ssh/id_ed25519.pub (ssh-keygen -t ed25519 makes one). It reaches running"
@@ -121,6 +123,22 @@ REMOVING_PORT = "Taking port {port} of {name} away"
 PORT_REMOVED = "Nothing leads to port {port} of {name} any more."
 NO_PORT = "There is no port but those of SSH. Lead one to an instance: hutch port add NAME 8888"
 OPEN_TO_WHOM = {"owner": "-", "people": "{people}", "everyone": "everyone"}
+
+# The overview
+
+YOU_ARE = "You are {name} ({role})."
+YOU_HOLD = "You have {instances} of {most} machines, {cpus} CPUs, {memory} of memory."
+WHAT_NEXT = "What to do:"
+NEXT = (
+    ("create box", "make a machine of your own"),
+    ("show box", "what it is, and how to log in"),
+    ("start box", "start it; `stop box` stops it"),
+    ("snapshot create box before", "keep its disk as it is now"),
+    ("gpu take 1 --on box", "take a GPU; `gpu queue` shows who waits"),
+    ("key add", "register another SSH key"),
+    ("ssh-config", "what makes `ssh box` work"),
+    ("help", "everything else; `help create` tells of one command"),
+)
 
 # Operations
 
@@ -203,6 +221,7 @@ NO_KEY_FILE = "There is no SSH public key in {folder}."
 MAKE_KEY = "Make one with `ssh-keygen -t ed25519`, or name a file: hutch key add FILE.pub"
 KEY_UNREADABLE = "{file} cannot be read: {reason}."
 KEY_FILE_HINT = "Name the file that ends in .pub, or - to read the key from standard input."
+KEY_ON_STDIN = "Give the key on standard input: ssh lab key add < ~/.ssh/id_ed25519.pub"
 KEY_FILE_EMPTY = "{file} has no SSH public key in it."
 KEY_FILE_SEVERAL = "{file} has more than one key in it."
 KEY_FILE_SEVERAL_HINT = "Add them one at a time: grep the line you want | hutch key add -"
@@ -377,6 +396,7 @@ HELP = {
     "config": "Look at the server's settings.",
     "config show": "Print every setting with its meaning, as a settings file.",
     "config check": "Say whether the settings are valid.",
+    "overview": "Show your machines, what you hold, and what to do next.",
     "version": "Show the version.",
     "reference": "Print this reference.",
 }

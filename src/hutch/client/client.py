@@ -41,8 +41,19 @@ class Client:
     the name of an instance of one's own.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
-        self._transport = Transport(url, token, timeout=timeout)
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        on_behalf_of: str | None = None,
+    ) -> None:
+        """`on_behalf_of` is the address of the person for whom this asks, where it is another's.
+
+        The server believes it of those that it trusts as proxies.
+        """
+        self._transport = Transport(url, token, timeout=timeout, on_behalf_of=on_behalf_of)
         self._timeout = timeout
         self._signed_in = token is not None
 

@@ -21,8 +21,11 @@ LONGEST_ANSWER = 256 * 1024 * 1024
 class Transport:
     """Requests to one server, over one connection that is kept open. Not for several threads."""
 
-    def __init__(self, url: str, token: str | None, *, timeout: float) -> None:
+    def __init__(
+        self, url: str, token: str | None, *, timeout: float, on_behalf_of: str | None = None
+    ) -> None:
         parts = _checked(url)
+        self._on_behalf_of = on_behalf_of
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
@@ -108,6 +111,8 @@ class Transport:
         headers = {"Accept": "application/json", "User-Agent": f"hutch/{__version__}"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        if self._on_behalf_of:
+            headers["X-Forwarded-For"] = self._on_behalf_of
         if payload is not None:
             headers["Content-Type"] = "application/json"
         connection.request(method, target, body=payload, headers=headers)

@@ -22,6 +22,7 @@ from hutch.domain.instances import InstanceState
 from hutch.domain.people import Actor
 from hutch.errors import HutchError
 from hutch.gateway import jump, messages
+from hutch.gateway.errand import Errand
 from hutch.gateway.limits import unit
 from hutch.gateway.pipe import Pipe
 from hutch.gateway.wire import Connection, Lane
@@ -73,6 +74,7 @@ class Guest(asyncssh.SSHServer):
             pipe.close()
         if self.actor is not None:
             self._gateway.limits.leave(self.actor.user_id)
+            self._gateway.errands.passes.end(self)
             log.info("Left", person=self.actor.name, request_id=self._request_id)
         elif self._offered and self._candidate is None:
             self._gateway.limits.fail(self.address)
@@ -97,7 +99,7 @@ class Guest(asyncssh.SSHServer):
     @property
     def is_idle(self) -> bool:
         """Whether nothing is open on the connection."""
-        return not self.pipes
+        return self._connection is None or not self._connection.channels
 
     # ---- who it is ----------------------------------------------------------------------------
 
@@ -169,10 +171,22 @@ class Guest(asyncssh.SSHServer):
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> tuple[Lane, Awaitable[Pipe]]:
-        if self._connection is None or self._connection.channels >= MOST_LANES:
+        self._check_room()
+        if self._connection is None:
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
+        return self._connection.new_lane(), self._open_pipe(dest_host, dest_port)
+
+    def _check_room(self) -> None:
+        if self._connection is not None and self._connection.channels >= MOST_LANES:
             text = messages.TOO_MANY_LANES.format(most=MOST_LANES)
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, text)
-        return self._connection.new_lane(), self._open_pipe(dest_host, dest_port)
+
+    def session_requested(self) -> Errand:
+        self._check_room()
+        if self.actor is None or self._connection is None:
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
+        place = self._gateway.place(self._connection.get_extra_info("sockname"))
+        return Errand(self._gateway.errands, self, self.actor, place)
 
     async def _open_pipe(self, host: str, port: int) -> Pipe:
         if self.actor is None:

@@ -24,3 +24,21 @@ TOO_MANY_KEYS = (
     " ssh -o IdentitiesOnly=yes -i FILE"
 )
 UNAVAILABLE = "The gateway cannot look up keys at the moment. Try again in a moment."
+
+# Commands
+
+NO_FILES = (
+    "The gateway has no files. Copy to a machine instead: scp -J, rsync -e 'ssh -J ...', or"
+    " simply `scp FILE box:` once `ssh lab config --script | sh` has set that up."
+)
+NOT_A_COMMAND = "This is no command of the gateway. See: ssh lab help"
+BAD_QUOTES = "The quotes do not match: {reason}."
+LOCAL_COMMAND = (
+    "`{command}` is about the machine that it is run on, so it does not go through the gateway."
+    " See: ssh lab help"
+)
+UNKNOWN_COMMAND = "There is no command {command!r}. {hint}See: ssh lab help"
+DID_YOU_MEAN = "Did you mean {command!r}? "
+TOO_MANY_COMMANDS = "You run too many commands at once. Try again in a moment."
+CUT_OFF = "The command was cut off. What it had begun at the server goes on."
+NO_SUBSYSTEM = "The gateway has no subsystem {name!r}."

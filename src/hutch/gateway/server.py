@@ -16,15 +16,20 @@ import asyncssh
 import structlog
 from asyncssh.constants import DISC_TOO_MANY_CONNECTIONS, MSG_DISCONNECT
 
-from hutch.errors import ConfigurationError
+from hutch.domain.ssh_config import split_place
+from hutch.errors import ConfigurationError, HutchError
 from hutch.gateway import messages
 from hutch.gateway.audit import Audit
+from hutch.gateway.errand import Errands
 from hutch.gateway.guest import Guest
 from hutch.gateway.limits import Limits, unit
+from hutch.gateway.passes import Passes
+from hutch.gateway.smith import Smith
 from hutch.gateway.watch import Watch
 from hutch.gateway.wire import Connection
 from hutch.services.context import Context
 from hutch.services.hostkeys import gateway_host_key
+from hutch.settings import Settings
 
 VERSION = "hutch"
 CIPHERS = (
@@ -64,6 +69,7 @@ class Gateway:
         self.is_draining = False
         self._loop = asyncio.get_running_loop()
         self.audit = Audit(context, self._loop.time)
+        self.errands = Errands(Smith(), Passes(context), server_url(context.settings))
         self._sockets: list[socket.socket] = []
         self._options = _options(self)
         self._ended = asyncio.Event()
@@ -72,8 +78,10 @@ class Gateway:
     async def run(self, sockets: list[socket.socket]) -> None:
         """Serve on these sockets until told to end, and the last session is over."""
         self._listen_to_signals()
-        for work in (self.audit.run(), Watch(self.context, self).run()):
+        watch = Watch(self.context, self)
+        for work in (self.audit.run(), watch.run(), self.errands.passes.run()):
             self._keep(asyncio.create_task(work))
+        await self.errands.smith.start()
         self._sockets = sockets
         for listener in sockets:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
@@ -83,7 +91,18 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.audit.write(last=True)
+        with suppress(HutchError):
+            await self.errands.passes.give_back()
+        await self.errands.smith.close()
         log.info("Ended")
+
+    def place(self, sockname: tuple[str, int]) -> str:
+        """How people reach this gateway, as HOST:PORT; where it is not set, as this one did."""
+        settings = self.context.settings
+        host, port = sockname[:2]
+        if settings.gateway_address:
+            host, port = split_place(settings.gateway_address, settings.gateway_port)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def _keep(self, task: "asyncio.Task[object]") -> None:
         self._tasks.add(task)
@@ -167,6 +186,15 @@ class Gateway:
     def _go_on(self, listener: socket.socket) -> None:
         if listener in self._sockets:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+
+def server_url(settings: Settings) -> str:
+    """Where the commands that people give here reach the server."""
+    if settings.gateway_server_url:
+        return settings.gateway_server_url
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    host = everywhere.get(settings.listen_host, settings.listen_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.listen_port}"
 
 
 def _options(gateway: Gateway) -> asyncssh.SSHServerConnectionOptions:

@@ -55,6 +55,10 @@ class Held:
     def __init__(self) -> None:
         self._reasons: set[str] = set()
 
+    @property
+    def is_held(self) -> bool:
+        return bool(self._reasons)
+
     def hold(self, why: str) -> None:
         if not self._reasons:
             self.stop_reading()

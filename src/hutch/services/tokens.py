@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from argon2 import PasswordHasher
@@ -228,6 +229,30 @@ async def create(
             owner_id=actor.user_id, scope=scope.value,
         )  # fmt: skip
     return clear, token
+
+
+async def lend(context: Context, actor: Actor, title: str, lasting: timedelta) -> tuple[str, Token]:
+    """A token for what hutch itself does in somebody's name, who has proved who they are.
+
+    It is given back when that is over; should nobody be left to do so, it ends by itself.
+    """
+    clear = new_token()
+    now = context.now()
+    token = Token(new_id(), actor.user_id, title, Scope.FULL, now, now + lasting, now)
+    async with context.db.write() as session:
+        await tokens.add_token(session, token, digest(clear))
+    return clear, token
+
+
+async def prolong(context: Context, token_ids: Collection[str], lasting: timedelta) -> None:
+    """Let tokens that are lent last so long from now. What was revoked stays so."""
+    async with context.db.write() as session:
+        await tokens.set_end(session, token_ids, context.now() + lasting)
+
+
+async def give_back(context: Context, token_ids: Collection[str]) -> None:
+    async with context.db.write() as session:
+        await tokens.delete_these(session, token_ids)
 
 
 async def list_all(context: Context, actor: Actor) -> list[Token]:

@@ -1,5 +1,6 @@
 """API tokens, and the failed sign-ins that slow a guesser down."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +27,7 @@ async def add_token(session: Session, token: Token, digest: bytes) -> None:
             digest=digest,
             created_at=token.created_at,
             expires_at=token.expires_at,
+            last_used_at=token.last_used_at,
         )
     )
 
@@ -84,6 +86,14 @@ async def get_token(session: Session, token_id: str) -> Token | None:
 
 async def delete_token(session: Session, token_id: str) -> None:
     await session.execute(delete(tokens).where(tokens.c.id == token_id))
+
+
+async def set_end(session: Session, token_ids: Collection[str], at: datetime) -> None:
+    await session.execute(update(tokens).where(tokens.c.id.in_(token_ids)).values(expires_at=at))
+
+
+async def delete_these(session: Session, token_ids: Collection[str]) -> None:
+    await session.execute(delete(tokens).where(tokens.c.id.in_(token_ids)))
 
 
 async def delete_tokens_of(session: Session, user_id: str, keep: str | None = None) -> None:
