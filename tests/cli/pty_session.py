@@ -1,12 +1,13 @@
 """`hutch` on a terminal: what a person sees, and what they type."""
 
+import codecs
 import os
 import pty
 import select
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.cli.server import PLAIN, PROGRAM, Person
 
@@ -20,6 +21,9 @@ class Session:
     process: subprocess.Popen[bytes]
     terminal: int
     seen: str = ""
+    _decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
+    )
 
     def expect(self, text: str) -> str:
         """Everything seen so far, once `text` is among it."""
@@ -47,11 +51,15 @@ class Session:
         return self.process.wait(PATIENCE)
 
     def _read(self) -> str:
-        try:
-            return os.read(self.terminal, 65536).decode(errors="replace")
-        except OSError:
-            # Linux says EIO when the other end is closed.
-            return ""
+        """What came next; empty at the end. A read may stop in the middle of a character."""
+        while True:
+            try:
+                content = os.read(self.terminal, 65536)
+            except OSError:
+                # Linux says EIO when the other end is closed.
+                return ""
+            if (text := self._decoder.decode(content)) or not content:
+                return text
 
 
 def on_terminal(person: Person, *words: str, **variables: str) -> Session:

@@ -44,8 +44,8 @@ MODULES: dict[str, tuple[str, ...]] = {
 LOCAL = frozenset("login logout ssh server gateway agent up down config reference".split())
 OVER_SSH = frozenset(
     """
-    create list show start stop restart rebuild set delete exec share unshare snapshot gpu notice
-    operation whoami password key ssh-config token user group quota report node image events
+    create list show start stop restart rebuild set delete exec share unshare port snapshot gpu
+    notice operation whoami password key ssh-config token user group quota report node image events
     overview version
     """.split()
 )
