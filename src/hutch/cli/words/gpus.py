@@ -74,6 +74,7 @@ WAITING = {
     "devices": "waiting for {holders}",
     "turn": "enough are free, and kept for who comes first",
     "reclaim": "waiting for {holders}, who borrowed them and were told to give them back",
+    "guarantee": "waiting until a lease within the guarantee of {group} has started",
 }
 HOLDER = "{owner} until {until}"
 SOMEBODY = "somebody else"
@@ -97,6 +98,8 @@ WHY = {
     "devices": "It waits for GPUs that others hold: {holders}.",
     "turn": "{free} matching GPUs are free, and kept for those who come first.",
     "reclaim": "Those who borrowed its GPUs were told to give them back: {holders}.",
+    "guarantee": "Room is being made for another lease of {group}, which is within the group's"
+    " guarantee. This one is beyond it, and would use it up if it started first.",
 }
 WHY_START = "If everybody keeps theirs to the end, it starts at about {at}."
 WHY_NO_START = "Nobody can tell when it starts."
