@@ -541,6 +541,20 @@ def test_who_was_not_reached_in_time_is_left_and_somebody_else_is_told() -> None
     assert plan.warn == {"zoe-2": NOW + 10 * MINUTE}
 
 
+def test_nobody_who_was_told_is_let_off_for_one_who_cannot_be_told_yet() -> None:
+    lab = Lab(2)
+    lab.policy = replace(lab.policy, protection=0 * MINUTE)
+    lab.group("physics", guarantee=1)
+    lab.holds("yan", "alpha-0", until=20, reclaim_due=NOW - 5 * MINUTE)
+    lab.holds("zoe", "alpha-1", since=-0.1, until=20, state=LeaseState.ATTACHING)
+    lab.wants("ada", group_id="physics")
+    plan = lab.plan()
+    assert (plan.warn, plan.pardon) == ({}, ())
+    lab.change("zoe", state=LeaseState.ACTIVE)
+    plan = lab.plan()
+    assert (set(plan.warn), plan.pardon) == ({"zoe"}, ("yan",))
+
+
 def test_an_entitled_lease_that_waits_is_kept_what_comes_free_for_it() -> None:
     lab = borrowing()
     lab.group("physics", guarantee=2)

@@ -30,6 +30,9 @@ class Standing(IntEnum):
     UNTOLD = 2
     UNREACHED = 3
     """Its warning did not arrive in time. It cannot be relied on."""
+    ARRIVING = 4
+    """It is still on its way into the instance, and cannot be told before it has arrived. Nobody
+    who was told is let off for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ def exit_of(request: Request, now: datetime, policy: Policy) -> Exit:
     if request.reclaim_due is None:
         granted_at = request.granted_at or BEFORE_ALL
         protected = max(0, micros(granted_at - now) + micros(policy.protection))
-        return Exit(protected + warning, Standing.UNTOLD)
+        is_there = request.state is LeaseState.ACTIVE
+        return Exit(protected + warning, Standing.UNTOLD if is_there else Standing.ARRIVING)
     due = max(0, micros(request.reclaim_due - now))
     if request.reclaim_delivered:
         return Exit(due, Standing.TOLD)
