@@ -67,6 +67,7 @@ def test_a_guest_may_log_in_start_and_stop_but_not_change_or_pass_it_on(action: 
         Action.INSTANCE_READ,
         Action.INSTANCE_EXEC,
         Action.INSTANCE_CONTROL,
+        Action.PORT_READ,
         Action.SHARE_READ,
         Action.SNAPSHOT_READ,
     }
