@@ -10,7 +10,7 @@ from hutch.cli.options import Idle, IdleBelow, IdleWarning, Json, Yes, idle_wish
 from hutch.cli.terminal import Cell, Styled, Terminal
 from hutch.cli.words import groups as words
 from hutch.client.answers import Group, Member
-from hutch.client.client import Shares
+from hutch.client.lab import Shares
 
 GroupName = Annotated[
     str, typer.Argument(metavar="GROUP", help=words.GROUP_NAME, show_default=False)

@@ -6,7 +6,7 @@ import typer
 
 from hutch.cli import exits
 from hutch.cli.words import groups as words
-from hutch.client.client import NewIdle
+from hutch.client.lab import NewIdle
 from hutch.domain.durations import parse_duration
 
 Json = Annotated[
