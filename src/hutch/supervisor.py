@@ -5,10 +5,10 @@
                           started them
 
 The supervisor is a process of its own (`python -m hutch.supervisor DIR`) which outlives the
-terminal. It keeps lxcfs, the Incus daemon and the server running, and starts what ends again,
-with a growing pause. Each of them is in a session of its own and writes to a file, so that a
-supervisor killed at any moment takes none of them along: the next one finds them, by the note it
-left or by a mark in their environment, and watches them further.
+terminal. It keeps lxcfs, the Incus daemon, the server, the agent and the SSH gateway running, and
+starts what ends again, with a growing pause. Each of them is in a session of its own and writes to
+a file, so that a supervisor killed at any moment takes none of them along: the next one finds them,
+by the note it left or by a mark in their environment, and watches them further.
 
 With systemd the units in `deploy/` do all this, and `up` and `down` only tell systemd.
 """
@@ -37,10 +37,13 @@ from hutch.settings import Settings, load_settings
 from hutch.setup import firewall, processes
 from hutch.setup.commands import CommandError, run
 from hutch.setup.daemons import (
+    MARK,
     SHUTDOWN_SECONDS,
     Service,
     agent,
     engine_services,
+    gateway,
+    gateway_answers,
     server,
     server_answers,
     server_url,
@@ -51,10 +54,10 @@ from hutch.setup.site import Daemon, Site, load_site
 
 Report = Callable[[str], None]
 
-#: In the environment of every process the supervisor starts: the data folder and the service.
-MARK = "HUTCH_SUPERVISED"
 UNIT = "hutch-server.service"
 AGENT_UNIT = "hutch-agent.service"
+GATEWAY_UNIT = "hutch-gateway.service"
+UNITS = Path("/etc/systemd/system")
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -64,6 +67,7 @@ _STEADY_SECONDS = 60.0
 _LOOK_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 _READY_SECONDS = 60.0
+_GATEWAY_SECONDS = 15.0
 
 
 # ---- one process: found again, started, watched ---------------------------------------------
@@ -296,7 +300,7 @@ def stop_all(site: Site, settings: Settings, report: Report) -> None:
     """Stops what runs of this hutch, the last started first."""
     for service in reversed(services_of(site, settings)):
         identity = find(site, service)
-        if identity is not None and service.may_stop():
+        if (identity is not None or service.remains()) and service.may_stop():
             report(f"Stopping {service.name}")
             service.stop(identity)
             if not processes.alive(identity):
@@ -364,8 +368,9 @@ def run_supervisor(data: Path) -> int:
     return 0
 
 
-def up(data: Path | None = None, report: Report = print) -> None:
-    """Starts hutch on this machine if it does not run, and waits until its server answers.
+def up(data: Path | None = None, report: Report = print, *, with_gateway: bool = True) -> None:
+    """Starts hutch on this machine if it does not run, and waits until its server answers, and
+    the gateway too unless the caller looks after that.
 
     Raises:
         ConfigurationError: it was never set up here, this user may not start it, or it does not
@@ -381,33 +386,60 @@ def up(data: Path | None = None, report: Report = print) -> None:
         if _supervisor(site) is None:
             argv = [sys.executable, "-m", "hutch.supervisor", str(site.data)]
             processes.spawn_detached(argv, site.log_folder / "supervisor.log")
-    until = time.monotonic() + _READY_SECONDS
-    while not server_answers(settings):
-        if time.monotonic() > until:
-            where = f"journalctl -u {UNIT}" if site.units else f"{site.log_folder}/server.log"
-            message = f"hutch does not answer after {_READY_SECONDS:.0f} seconds."
-            raise ConfigurationError(message, hint=f"What it said is in {where}.")
-        time.sleep(0.1)
+    if not _comes_up(lambda: server_answers(settings), _READY_SECONDS):
+        where = f"journalctl -u {UNIT}" if site.units else f"{site.log_folder}/server.log"
+        message = f"hutch does not answer after {_READY_SECONDS:.0f} seconds."
+        raise ConfigurationError(message, hint=f"What it said is in {where}.")
     report(f"hutch runs at {server_url(settings)}")
+    if with_gateway and _has_gateway(site):
+        _report_gateway(site, settings, report)
 
 
-def renew(site: Site, *, with_server: bool = True) -> None:
-    """Ends the supervisor, the agent and the server, so that `up` starts them of the code and
-    the settings that are there now. Incus and the instances go on running."""
+def _report_gateway(site: Site, settings: Settings, report: Report) -> None:
+    """Without it instances are still reached, at ports of their own: no reason to fail."""
+    if _comes_up(lambda: gateway_answers(settings), _GATEWAY_SECONDS):
+        report(f"The SSH gateway answers at port {settings.gateway_port}")
+    else:
+        where = f"journalctl -u {GATEWAY_UNIT}" if site.units else f"{site.log_folder}/gateway.log"
+        report(
+            f"The SSH gateway does not answer at port {settings.gateway_port}."
+            f" What it said is in {where}."
+        )
+
+
+def _has_gateway(site: Site) -> bool:
+    return not site.units or (UNITS / GATEWAY_UNIT).exists()
+
+
+def _comes_up(answers: Callable[[], bool], most: float) -> bool:
+    until = time.monotonic() + most
+    while not answers():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def renew(site: Site, *services: Service) -> None:
+    """Ends the supervisor and these services, so that `up` starts them of the code and the
+    settings that are there now. Everything else goes on running."""
     supervisor = _supervisor(site)
     if supervisor is not None:
         os.kill(supervisor.pid, signal.SIGHUP)
         processes.wait_ended(supervisor, 10)
         processes.kill(supervisor)
-    settings = load_settings(data=site.data)
-    processes.end(find(site, agent(site, settings)), 10)
-    if with_server:
-        processes.end(find(site, server(site, settings)), 30)
+    for service in services:
+        (service.hand_over or service.stop)(find(site, service))
 
 
 def server_process(site: Site) -> Identity | None:
     """The server that runs for this site, if any."""
     return find(site, server(site, load_settings(data=site.data)))
+
+
+def gateway_process(site: Site) -> Identity | None:
+    """The gateway's first process for this site, if any."""
+    return find(site, gateway(site, load_settings(data=site.data)))
 
 
 def agent_process(site: Site) -> Identity | None:
@@ -424,7 +456,9 @@ def down(data: Path | None = None, report: Report = print) -> None:
     site = load_site(settings.data)
     if site.units:
         _systemctl("stop", site)
-        report("hutch is stopped. Instances go on running under Incus.")
+        report(
+            "hutch is stopped. Instances go on running under Incus, and so do open SSH sessions."
+        )
         return
     _check_rights(site)
     supervisor = _supervisor(site)
@@ -444,6 +478,8 @@ def _check_rights(site: Site) -> None:
 
 def _systemctl(verb: str, site: Site) -> None:
     units = [UNIT, *([AGENT_UNIT] if site.agent_token.exists() else [])]
+    # One from before there was a gateway has no unit for it until the next ./quickstart.
+    units += [GATEWAY_UNIT] if _has_gateway(site) else []
     try:
         run(["systemctl", verb, *units])
     except CommandError as error:

@@ -102,6 +102,28 @@ async def test_what_is_killed_is_started_again(site: Site, supervise):
     await stop(task)
 
 
+async def test_a_service_that_hands_over_is_not_stopped_when_it_is_renewed(site: Site, supervise):
+    handed: list[Identity | None] = []
+    service = replace(sleeper(), hand_over=handed.append)
+    task = await supervise(service)
+    first = running(site)
+    supervisor.renew(site, service)
+    assert handed == [first]
+    assert processes.alive(first)
+    await stop(task)
+    assert not processes.alive(first)
+
+
+async def test_what_earlier_ones_left_behind_is_stopped_too(site: Site, monkeypatch):
+    first = supervisor.start(site, sleeper())
+    (site.run_folder / "sleeper.json").unlink()
+    stopped: list[Identity | None] = []
+    service = replace(sleeper("61"), remains=lambda: [first], stop=stopped.append)
+    monkeypatch.setattr(supervisor, "services_of", lambda _site, _settings: [service])
+    supervisor.stop_all(site, Settings(), print)
+    assert stopped == [None]
+
+
 async def test_stopping_ends_what_runs(site: Site, supervise):
     task = await supervise(sleeper())
     first = running(site)
@@ -187,7 +209,7 @@ def seen_as_sleeper(site: Site) -> bool:
 
 
 def test_the_server_may_hold_many_connections(site: Site):
-    (server,) = supervisor.services_of(site, Settings())
+    server, _ = supervisor.services_of(site, Settings())
     unit = (SOURCE / "deploy" / supervisor.UNIT).read_text()
     assert f"LimitNOFILE={server.open_files}\n" in unit
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -271,3 +293,16 @@ def test_the_unit_is_made_for_the_places_and_names_of_this_machine(site: Site):
     assert "User=lab\nGroup=lab\nSupplementaryGroups=lxd\n" in text
     assert "hutch.setup.firewall labbr0" in text
     assert "/var/lib/hutch" not in text
+
+
+def test_the_gateways_unit_leaves_its_sessions_alone(site: Site):
+    template = (SOURCE / "deploy" / supervisor.GATEWAY_UNIT).read_text()
+    text = unit_text(template, replace(site, data=Path("/srv/h"), user="lab"))
+    assert "ExecStart=/srv/h/venv/bin/hutch gateway\n" in text
+    assert "User=lab\nGroup=lab\n" in text
+    assert "/var/lib/hutch" not in text
+    lines = text.splitlines()
+    assert {"KillMode=process", "KillSignal=SIGHUP", "Restart=always"} <= set(lines)
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in lines
+    (gateway,) = supervisor.services_of(site, Settings())[1:]
+    assert f"LimitNOFILE={gateway.open_files}" in lines

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hutch.domain.ssh_config import KNOWN_HOSTS
 from tests.system.site import free_port
 
 SOURCE = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ class Setup:
 
     folder: Path
     port: int
+    gateway_port: int
     argv: list[str]
     options: list[str]
 
@@ -62,6 +64,38 @@ class Setup:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def through_gateway(self) -> list[str]:
+        """ssh with the configuration that hutch writes. Only where the key and the known hosts
+        are is another place than a person's."""
+        told = json.loads(self.hutch("ssh-config", "--json"))
+        known = self.folder / "known_hosts"
+        known.write_text(told["known_hosts"])
+        config = self.folder / "ssh_config"
+        own = ("BatchMode yes", "IdentitiesOnly yes", f"IdentityFile {self.home}/.ssh/id_ed25519")
+        written = told["config"].replace(KNOWN_HOSTS, str(known))
+        config.write_text("\n".join([*own, written]))
+        return ["ssh", "-F", str(config)]
+
+    def lab(self, *command: str) -> str:
+        """Gives a command to the gateway, over ssh."""
+        done = self.try_run([*self.through_gateway(), "lab", *command])
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @contextmanager
+    def session(self, host: str, command: str) -> Iterator["subprocess.Popen[str]"]:
+        """A command that goes on; what it prints can be read, and what it reads be written."""
+        argv = [*self.through_gateway(), host, command]
+        process = subprocess.Popen(
+            argv, env=self.environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
     def try_run(self, argv: list[str], **extra: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             argv,
@@ -85,10 +119,11 @@ def setup_of(*argv: str) -> Iterator[Setup]:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "home").mkdir()
-        port = free_port()
+        port, gateway_port = free_port(), free_port()
         options = ["--yes", "--data", str(folder / "data"), "--command-dir", str(folder / "bin"),
-                   "--set", f"listen_port={port}", "--user", USER]  # fmt: skip
-        yield Setup(folder, port, list(argv), options)
+                   "--set", f"listen_port={port}", "--set",
+                   f"gateway_port={gateway_port}", "--user", USER]  # fmt: skip
+        yield Setup(folder, port, gateway_port, list(argv), options)
 
 
 def printed_ssh(out: str) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def setup() -> Iterator[Setup]:
         (found.data / "cache").mkdir(parents=True)
         shutil.copy(ready, found.data / "cache")
         yield found
-        for name in ("supervisor", "server", "agent"):
+        for name in ("supervisor", "server", "agent", "gateway"):
             processes.kill(processes.load_identity(found.data / f"run/{name}.json"))
         private.remove_folder(incus, prefix)
         shutil.rmtree(f"/dev/{prefix}-gpu", ignore_errors=True)
@@ -86,6 +87,45 @@ def test_an_accelerator_is_taken_into_the_instance_and_goes_back(setup: Setup, o
     assert setup.ssh(printed_ssh(out), "ls /dev | grep -c hutch-gpu || true").strip() == "0"
 
 
+def test_the_printed_commands_lead_through_the_gateway(setup: Setup, out: str):
+    assert "  hutch ssh-config --install && ssh first\n" in out
+    jump = re.search(r"^  ssh -J (\S+) (\S+)$", out, re.MULTILINE)
+    assert jump
+    assert jump.group(1).endswith(f":{setup.gateway_port}")
+    assert jump.group(2).endswith("@first")
+    done = setup.try_run([*setup.through_gateway(), "first", "hostname"])
+    assert (done.returncode, done.stdout) == (0, "first\n"), done.stderr
+    assert Path(f"/proc/{setup.pid_of('gateway')}").owner() == USER
+
+
+@pytest.mark.usefixtures("out")
+def test_a_session_outlives_the_server_and_the_gateway_that_it_came_by(setup: Setup):
+    before = setup.pid_of("gateway")
+    with setup.session("first", "cat") as session:
+        assert session.stdin
+        assert session.stdout
+
+        def echoes(line: str) -> bool:
+            assert session.stdin
+            assert session.stdout
+            session.stdin.write(line)
+            session.stdin.flush()
+            return session.stdout.readline() == line
+
+        assert echoes("before\n")
+        os.kill(setup.pid_of("server"), signal.SIGKILL)
+        assert echoes("without the server\n")
+        out = setup.run("--set", "gateway_idle_minutes=1439")
+        assert "  + SSH gateway" in out
+        assert setup.pid_of("gateway") != before
+        assert echoes("by the older gateway\n")
+        done = setup.try_run([*setup.through_gateway(), "first", "hostname"])
+        assert (done.returncode, done.stdout) == (0, "first\n"), done.stderr
+        os.kill(setup.pid_of("gateway"), signal.SIGKILL)
+        assert echoes("and without the newer one\n")
+    setup.run("--set", "gateway_idle_minutes=1440")
+
+
 @pytest.mark.usefixtures("out")
 def test_the_agents_token_is_roots_alone(setup: Setup):
     token = setup.data / "agent.token"
@@ -118,6 +158,8 @@ def test_down_stops_everything_and_up_brings_it_back(setup: Setup, out: str):
     setup.hutch("up")
     wait_for_port(printed_ssh(out))
     assert setup.ssh(printed_ssh(out), "ls kept") == "kept\n"
+    done = setup.try_run([*setup.through_gateway(), "first", "ls", "kept"])
+    assert done.stdout == "kept\n", done.stderr
 
 
 def wait_for_port(printed: str) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +39,49 @@ def test_everything_runs_but_a_login(setup: Setup, out: str):
 @pytest.mark.usefixtures("out")
 def test_a_second_run_changes_nothing(setup: Setup):
     assert "  + " not in setup.run()
+
+
+@pytest.mark.usefixtures("out")
+def test_the_gateway_answers_and_knows_the_administrators_key(setup: Setup):
+    assert "first" in setup.lab("list")
+
+
+@pytest.mark.usefixtures("out")
+def test_a_renewed_gateway_leaves_its_connections_to_the_older_one(setup: Setup):
+    before = setup.pid_of("gateway")
+    socket_ = str(setup.folder / "master")
+    hold = [*setup.through_gateway(), "-M", "-S", socket_, "-N", "-f", "lab"]
+    assert setup.try_run(hold).returncode == 0
+    # The settings of the gateway are others now: it hands over.
+    out = setup.run("--set", "gateway_idle_minutes=1439")
+    assert "  + SSH gateway" in out
+    assert setup.pid_of("gateway") != before
+    assert "first" in setup.lab("list")
+    # Over the connection of before, and over no other.
+    ask = [*setup.through_gateway(), "-S", socket_, "-o", "ProxyCommand=false", "lab", "list"]
+    again = setup.try_run(ask)
+    assert "first" in again.stdout, again.stderr
+    assert setup.try_run([*ask[:-2], "-O", "exit", "lab"]).returncode == 0
+    setup.run("--set", "gateway_idle_minutes=1440")
+
+
+@pytest.mark.usefixtures("out")
+def test_a_gateway_that_is_killed_comes_back(setup: Setup):
+    os.kill(setup.pid_of("gateway"), signal.SIGKILL)
+    setup.run()
+    assert "first" in setup.lab("list")
+
+
+def test_a_port_that_another_program_has_is_said(setup: Setup, out: str):
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        done = setup.try_run([*setup.argv, *setup.options, "--set", f"gateway_port={taken}"])
+    assert done.returncode == 1
+    assert f"Another program has port {taken}" in done.stdout
+    assert "--set gateway_port" in done.stdout
+    setup.run()
 
 
 @pytest.mark.usefixtures("out")

@@ -111,6 +111,10 @@ def _tell_end(launching: Launch, reporter: Reporter) -> None:
         ssh = instance["ssh"]
         reporter.line(f"\nYour machine `{instance['name']}` is ready. Log in to it:")
         reporter.line(f"  ssh -p {ssh['port']} {ssh['user']}@{ssh['host']}")
+        name, place = instance["name"], launching.gateway_place
+        reporter.line("By its name, at one address for all machines:")
+        reporter.line(f"  hutch ssh-config --install && ssh {name}")
+        reporter.line(f"  ssh -J {place} {ssh['user']}@{name}")
 
 
 if __name__ == "__main__":

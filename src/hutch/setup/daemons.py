@@ -7,6 +7,7 @@ hutch's own where there is.
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,8 +22,13 @@ from hutch.setup.incus_api import IncusApi
 from hutch.setup.processes import Identity
 from hutch.setup.site import Daemon, Site
 
+#: In the environment of every process the supervisor starts: the data folder and the service.
+MARK = "HUTCH_SUPERVISED"
 #: A connection is an open file, and so is each event stream. The units in `deploy/` say the same.
-_SERVER_FILES = 65536
+_MANY_FILES = 65536
+_GREETING = b"SSH-2.0-hutch"
+_WORKER = "hutch.gateway.worker"
+_GATEWAY_SECONDS = 10
 SHUTDOWN_SECONDS = 120
 
 
@@ -34,6 +40,10 @@ class Service:
     argv: list[str]
     is_ready: Callable[[], bool]
     stop: Callable[[Identity | None], None]
+    hand_over: Callable[[Identity | None], None] | None = None
+    """How it ends when a newer one is started right after; None: as it stops."""
+    remains: Callable[[], list[Identity]] = list[Identity]
+    """Processes of earlier ones, which do something to its end."""
     environment: dict[str, str] = field(default_factory=dict[str, str])
     user: str = ""
     groups: tuple[str, ...] = ()
@@ -53,7 +63,7 @@ def services_of(site: Site, settings: Settings) -> list[Service]:
     # Without a token nobody would let it in: the setup asks the server for one.
     if site.agent_token.exists():
         found.append(agent(site, settings))
-    return found
+    return [*found, gateway(site, settings)]
 
 
 def engine_services(site: Site) -> list[Service]:
@@ -117,8 +127,60 @@ def server(site: Site, settings: Settings) -> Service:
         environment={"HUTCH_DATA": str(site.data)},
         user=site.user,
         groups=site.groups,
-        open_files=_SERVER_FILES,
+        open_files=_MANY_FILES,
     )
+
+
+def gateway(site: Site, settings: Settings) -> Service:
+    """The SSH gateway. A newer one takes over from it; sessions run on in what it leaves behind."""
+
+    def stop(identity: Identity | None) -> None:
+        all_ = (identity, *gateway_processes(site))
+        for each in all_:
+            processes.interrupt(each)
+        for each in all_:
+            processes.end(each, _GATEWAY_SECONDS)
+
+    def hand_over(identity: Identity | None) -> None:
+        if identity is not None:
+            processes.hang_up(identity)
+            processes.wait_ended(identity, _GATEWAY_SECONDS)
+
+    return Service(
+        name="gateway",
+        argv=[str(Path(sys.executable).parent / "hutch"), "gateway"],
+        is_ready=lambda: gateway_answers(settings),
+        stop=stop,
+        hand_over=hand_over,
+        remains=lambda: gateway_processes(site),
+        environment={"HUTCH_DATA": str(site.data)},
+        user=site.user,
+        open_files=_MANY_FILES,
+    )
+
+
+def gateway_processes(site: Site) -> list[Identity]:
+    """Those of this hutch's gateways that hold connections, of older ones too."""
+    # systemd's bear no mark.
+    mark = f"HUTCH_DATA={site.data}" if site.units else f"{MARK}={site.data}:gateway"
+    found = [
+        processes.identify(pid)
+        for pid, words in processes.processes()
+        if words[-1:] == [_WORKER]
+        and mark in processes.environment_of(pid)
+        and processes.is_of_this_system(pid)
+    ]
+    return [each for each in found if each is not None]
+
+
+def gateway_answers(settings: Settings) -> bool:
+    """Whether a gateway answers at the settings' port."""
+    host = settings.gateway_host or "127.0.0.1"
+    try:
+        with socket.create_connection((host, settings.gateway_port), timeout=2) as connection:
+            return connection.recv(len(_GREETING), socket.MSG_WAITALL) == _GREETING
+    except OSError:
+        return False
 
 
 def agent(site: Site, settings: Settings) -> Service:

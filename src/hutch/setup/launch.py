@@ -20,6 +20,7 @@ from hutch.client import Client, load_login, save_login
 from hutch.client.answers import Instance, Node
 from hutch.domain import names
 from hutch.domain.nodes import EngineKind
+from hutch.domain.ssh_config import split_place
 from hutch.domain.sshkeys import parse_public_key
 from hutch.errors import HutchError, InvalidNameError
 from hutch.settings import Settings, as_toml, load_settings
@@ -65,6 +66,16 @@ class Launch:
     def url(self) -> str:
         return daemons.server_url(self.settings)
 
+    @property
+    def gateway_place(self) -> str:
+        """Where people reach the SSH gateway, as HOST:PORT."""
+        settings = self.settings
+        if settings.gateway_address:
+            address, port = split_place(settings.gateway_address, settings.gateway_port)
+        else:
+            address, port = settings.gateway_host or host.host_address(), settings.gateway_port
+        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
     def client(self) -> Client:
         """The API, as the administrator whose sign-in the person has."""
         if not self._clients:
@@ -94,6 +105,7 @@ def steps(launch: Launch) -> list[Step]:
         _sign_in(launch),
         _node(launch),
         _agent(launch),
+        _gateway(launch),
         _image(launch),
         _key(launch),
     ]
@@ -281,6 +293,29 @@ def _agent(launch: Launch) -> Step:
         lambda: service.agent_is_current(site),
         do,
         advice=f"What it said is in {site.log_folder}/agent.log.",
+    )
+
+
+def _gateway(launch: Launch) -> Step:
+    """The SSH gateway. One that runs already hands over, and its sessions run on."""
+    site, settings = launch.site, launch.settings
+    port = settings.gateway_port
+
+    def do(_: Progress) -> str:
+        where = settings.gateway_host or "0.0.0.0"  # noqa: S104
+        if not service.gateway_is_ours(site, port) and host.port_in_use(where, port):
+            raise StepFailedError(
+                f"Another program has port {port}, where the SSH gateway is to listen",
+                "Choose another: ./quickstart --set gateway_port=2223",
+            )
+        service.install_gateway(site, settings)
+        return f"answers at port {port}"
+
+    return Step(
+        "SSH gateway",
+        lambda: service.gateway_is_current(site, settings),
+        do,
+        advice=f"What it said is in {site.log_folder}/gateway.log.",
     )
 
 

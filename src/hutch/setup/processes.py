@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 _PROC = Path("/proc")
 
 
@@ -98,6 +100,17 @@ def kill(identity: Identity | None) -> None:
         wait_ended(identity, 5)
 
 
+def interrupt(identity: Identity | None) -> None:
+    """Asks a process to end as at a terminal."""
+    if identity is not None:
+        _send(identity, signal.SIGINT)
+
+
+def hang_up(identity: Identity) -> None:
+    """Asks a process to make room for a newer one."""
+    _send(identity, signal.SIGHUP)
+
+
 def _send(identity: Identity, number: signal.Signals) -> bool:
     """A pidfd cannot be given to another process between the look and the signal."""
     try:
@@ -165,6 +178,15 @@ def is_of_this_system(pid: int) -> bool:
         )
     except OSError:
         return False
+
+
+def listens(identity: Identity, port: int) -> bool:
+    """Whether a process listens on a TCP port, at whatever address."""
+    try:
+        found = psutil.Process(identity.pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(each.status == psutil.CONN_LISTEN and each.laddr[1] == port for each in found)
 
 
 def user_of(pid: int) -> int | None:

@@ -3,22 +3,25 @@ current."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from pathlib import Path
 
 from hutch import supervisor
-from hutch.settings import load_settings
-from hutch.setup import daemons
+from hutch.settings import Settings, load_settings
+from hutch.setup import daemons, processes
 from hutch.setup.commands import run, succeeds
 from hutch.setup.site import Site
 from hutch.setup.steps import StepFailedError
 
-_UNITS = Path("/etc/systemd/system")
 _STAMP = "server.stamp"
 _AGENT_STAMP = "agent.stamp"
+_GATEWAY_STAMP = "gateway.stamp"
 #: Set by ./quickstart: where hutch's sources are, and what is installed from them.
 SOURCE_VARIABLE = "HUTCH_SOURCE"
 STAMP_VARIABLE = "HUTCH_STAMP"
+_GATEWAY_SECONDS = 30.0
 
 
 def is_current(site: Site) -> bool:
@@ -38,8 +41,9 @@ def install(site: Site) -> None:
     if site.units:
         _install_unit(site, supervisor.UNIT)
     else:
-        supervisor.renew(site)
-    supervisor.up(site.data, lambda _: None)
+        settings = load_settings(data=site.data)
+        supervisor.renew(site, daemons.agent(site, settings), daemons.server(site, settings))
+    supervisor.up(site.data, lambda _: None, with_gateway=False)
     (site.run_folder / _STAMP).write_text(_installed_stamp())
 
 
@@ -60,9 +64,54 @@ def install_agent(site: Site) -> None:
     if site.units:
         _install_unit(site, supervisor.AGENT_UNIT)
     else:
-        supervisor.renew(site, with_server=False)
-        supervisor.up(site.data, lambda _: None)
+        supervisor.renew(site, daemons.agent(site, load_settings(data=site.data)))
+        supervisor.up(site.data, lambda _: None, with_gateway=False)
     (site.run_folder / _AGENT_STAMP).write_text(_agent_stamp(site))
+
+
+def gateway_is_current(site: Site, settings: Settings) -> bool:
+    """Whether the gateway runs, of this code and with these settings."""
+    if not _unit_is_current(site, supervisor.GATEWAY_UNIT):
+        return False
+    is_there = _gateway_runs(site) and daemons.gateway_answers(settings)
+    return is_there and _has_stamp(site, _GATEWAY_STAMP, _gateway_stamp(settings))
+
+
+def gateway_is_ours(site: Site, port: int) -> bool:
+    """Whether it is this hutch's gateway that has a port, or an older one that hands over."""
+    found = daemons.gateway_processes(site)
+    return any(processes.listens(each, port) for each in found)
+
+
+def _gateway_runs(site: Site) -> bool:
+    """Whether a gateway has its first process: what an older one leaves behind answers too."""
+    if site.units:
+        return _is_active(supervisor.GATEWAY_UNIT)
+    return supervisor.gateway_process(site) is not None
+
+
+def install_gateway(site: Site, settings: Settings) -> None:
+    """Starts the gateway, in the place of one of older code or other settings.
+
+    No session ends: the older one's run on in the processes that it leaves behind.
+    """
+    if site.units:
+        _install_unit(site, supervisor.GATEWAY_UNIT)
+    else:
+        supervisor.renew(site, daemons.gateway(site, settings))
+        supervisor.up(site.data, lambda _: None, with_gateway=False)
+    until = time.monotonic() + _GATEWAY_SECONDS
+    while not (_gateway_runs(site) and daemons.gateway_answers(settings)):
+        if time.monotonic() > until:
+            raise StepFailedError(f"It does not answer at port {settings.gateway_port}")
+        time.sleep(0.1)
+    (site.run_folder / _GATEWAY_STAMP).write_text(_gateway_stamp(settings))
+
+
+def _gateway_stamp(settings: Settings) -> str:
+    """Of the code and every setting, in a form from which no setting can be read."""
+    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+    return f"{_installed_stamp()} settings={digest}"
 
 
 def _has_stamp(site: Site, name: str, wanted: str) -> bool:
@@ -85,7 +134,7 @@ def _is_active(unit: str) -> bool:
 def _unit_is_current(site: Site, unit: str) -> bool:
     if not site.units:
         return True
-    path = _UNITS / unit
+    path = supervisor.UNITS / unit
     return path.exists() and path.read_text() == unit_text(_template(unit), site)
 
 
@@ -117,7 +166,7 @@ def unit_text(template: str, site: Site) -> str:
 
 
 def _install_unit(site: Site, unit: str) -> None:
-    (_UNITS / unit).write_text(unit_text(_template(unit), site))
+    (supervisor.UNITS / unit).write_text(unit_text(_template(unit), site))
     run(["systemctl", "daemon-reload"])
     run(["systemctl", "enable", unit])
     run(["systemctl", "restart", unit])
