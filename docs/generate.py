@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from hutch import errors, settings
+from hutch import errors, settings, settings_text
 from hutch.api.app import describe_api
 from hutch.cli import reference
 from hutch.domain.operations import Kind, OperationState
@@ -57,7 +57,7 @@ or a number of bytes. In a variable, a list is written with commas.
 def configuration() -> str:
     """Every setting, with its variable, its default and what is allowed."""
     fields = settings.Settings.model_fields
-    written = dict(re.findall(r"^#([a-z_]+) = (.*)$", settings.as_toml(), re.MULTILINE))
+    written = dict(re.findall(r"^#([a-z_]+) = (.*)$", settings_text.as_toml(), re.MULTILINE))
     rows = [
         [
             f"`{name}`",
@@ -125,6 +125,9 @@ _MEANINGS = {
     "not_authenticated": "Nobody is signed in.",
     "bad_login": "The name or the password is wrong. The answer does not say which.",
     "bad_token": "The token is unknown, expired or revoked.",
+    "untrusted_app": "An app of another person, and nobody said yet that they trust them.",
+    "app_unreachable": "What listens in the instance does not answer as a web server does.",
+    "app_timeout": "The app did not begin to answer within `apps_answer_seconds`.",
     "forbidden": "The person or the token may not do this.",
     "not_found": "It does not exist, or it belongs to somebody else.",
     "conflict": "It does not fit what is there.",
@@ -264,6 +267,7 @@ _ACTIONS = {
     "accelerator.restore": "An administrator brought one back into service.",
     "accelerator.share": "How many leases may hold one at once was set.",
     "accelerator.withdraw": "An administrator took one out of service; `detail` has the reason.",
+    "app.trust": "A person said that they trust another's apps at hutch's own address.",
     "container.orphan": "A node has a container that the database does not know. It is left alone.",
     "group.add": "A group was added.",
     "group.add_member": "A person was put into a group.",

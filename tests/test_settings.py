@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hutch.domain.sizes import GiB, MiB
 from hutch.errors import ConfigurationError
 from hutch.services.vault import new_password
-from hutch.settings import PREFIX, Settings, as_toml, load_settings
+from hutch.settings import PREFIX, Settings, load_settings
+from hutch.settings_text import as_toml
 
 
 def _load(tmp_path: Path, text: str = "", /, **environment: str) -> Settings:
@@ -97,6 +98,8 @@ BAD = {
     "login_window_seconds": ["0"],
     "login_days": ["0", "3651"],
     "largest_body": ["0", "-1", "x"],
+    "public_url": ["hutch.example.org", "https://hutch.example.org/", "ftp://x", "https://a b"],
+    "apps_domain": ["apps", "*.apps.example.org", "apps.example.org.", "-a.example.org", "a/b.c"],
     "log_level": ["verbose", ""],
     "log_format": ["xml"],
 }
@@ -159,6 +162,23 @@ def test_a_refusal_says_what_is_allowed(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError) as caught:
             _load(tmp_path, **{key: value})
         assert allowed in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("public_url", "wrong"),
+    [
+        ("", "needs public_url"),
+        ("https://apps.example.org", "must not be below apps_domain"),
+        ("https://hutch.apps.example.org:8443", "must not be below apps_domain"),
+    ],
+)
+def test_hutch_itself_is_not_at_a_host_of_an_app(
+    tmp_path: Path, public_url: str, wrong: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=wrong):
+        _load(tmp_path, public_url=public_url, apps_domain="apps.example.org")
+    beside = _load(tmp_path, public_url="https://myapps.example.org", apps_domain="s.example.org")
+    assert beside.apps_domain == "s.example.org"
 
 
 def test_ports_that_go_backwards_are_refused(tmp_path: Path) -> None:

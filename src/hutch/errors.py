@@ -15,6 +15,7 @@
     │   ├── BadLoginError             bad_login
     │   └── BadTokenError             bad_token
     ├── ForbiddenError           403  forbidden
+    │   └── UntrustedAppError         untrusted_app
     ├── NotFoundError            404  not_found
     ├── ConflictError            409  conflict
     │   ├── NameTakenError            name_taken
@@ -29,6 +30,8 @@
     │   └── NoAddressLeftError        no_address_left
     ├── TooLargeError            413  too_large
     ├── TooManyRequestsError     429  too_many_requests
+    ├── AppError                 502  app_unreachable
+    │   └── AppTimeoutError      504  app_timeout
     ├── UnavailableError         503  unavailable
     │   ├── DatabaseUnavailableError  database_unavailable
     │   └── EngineUnavailableError    engine_unavailable
@@ -174,6 +177,19 @@ class ForbiddenError(HutchError):
     status = 403
 
 
+class UntrustedAppError(ForbiddenError):
+    """Nobody has said yet that they trust the owner of an app which shares hutch's address."""
+
+    code = "untrusted_app"
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(
+            f"This app is {owner}'s, and you have not said that you trust it.",
+            hint="Open it in a browser, which tells what that means.",
+            owner=owner,
+        )
+
+
 _LISTED_BY = {"instance": "list"}
 
 
@@ -299,6 +315,18 @@ class TooManyRequestsError(HutchError):
         )
         self.retry_after = retry_after
         """Seconds until another attempt is looked at."""
+
+
+class AppError(HutchError):
+    """What listens in an instance does not answer as a web server does."""
+
+    code = "app_unreachable"
+    status = 502
+
+
+class AppTimeoutError(AppError):
+    code = "app_timeout"
+    status = 504
 
 
 class UnavailableError(HutchError):

@@ -5,8 +5,8 @@ The file is TOML (`hutch.toml` in the data folder). Every key is also an environ
 value, and what is allowed.
 """
 
-import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -40,6 +40,9 @@ _SIZES = {
     "largest_body": (1024, 1024**3),
 }
 """The keys that are sizes, with the least and the most that each may be."""
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})+", re.ASCII)
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]{1,253}|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _SECRET_KEYS = frozenset({"database_url"})
 """Keys whose values may carry a password: never repeated in a message."""
 
@@ -85,6 +88,24 @@ class Settings(BaseModel):
     )
     port_last: int = Field(
         default=32767, ge=1024, le=65535, description="The last of these host ports."
+    )
+
+    public_url: str = Field(
+        default="",
+        description=(
+            "Where people's browsers reach hutch, such as https://hutch.example.org."
+            " Needed with apps_domain."
+        ),
+    )
+    apps_domain: str = Field(
+        default="",
+        description=(
+            "Each app gets a host below this domain, such as apps.example.org, whose every name"
+            " leads here. Empty: apps are below hutch's own address."
+        ),
+    )
+    apps_answer_seconds: float = Field(
+        default=300.0, gt=0, le=86_400, description="How long an app may take to begin an answer."
     )
 
     default_cpus: int = Field(
@@ -376,6 +397,20 @@ class Settings(BaseModel):
             split_place(value, 1)
         return value
 
+    @field_validator("apps_domain")
+    @classmethod
+    def _domain(cls, value: str) -> str:
+        if value and not _DOMAIN.fullmatch(value):
+            raise ValueError("give a name such as apps.example.org")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        if value and not _ORIGIN.fullmatch(value):
+            raise ValueError("give https://HOST or http://HOST:PORT, without a path")
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: str) -> str:
@@ -389,6 +424,11 @@ class Settings(BaseModel):
             raise ValueError("ssh_port_last must not be below ssh_port_first")
         if self.port_last < self.port_first:
             raise ValueError("port_last must not be below port_first")
+        if self.apps_domain and not self.public_url:
+            raise ValueError("apps_domain needs public_url: browsers are sent there to sign in")
+        host = re.sub(r":[0-9]+\Z", "", self.public_url.partition("://")[2])
+        if self.apps_domain and f".{host}".endswith(f".{self.apps_domain}"):
+            raise ValueError("public_url must not be below apps_domain: its names are the apps'")
         return self
 
     @property
@@ -500,32 +540,3 @@ def _explained(
         hint=f"{key}: {Settings.model_fields[key].description}",
         key=key,
     )
-
-
-def as_toml(settings: Settings | None = None) -> str:
-    """Every key as a commented TOML file; keys that differ from the default are not commented."""
-    lines = [
-        "# hutch's settings. A line that begins with '#' shows a default.",
-        "# Each key can also be set by the environment: HUTCH_ and the key in capitals.",
-        "",
-    ]
-    defaults = Settings()
-    for name, field in Settings.model_fields.items():
-        value = getattr(settings or defaults, name)
-        shown = f"{name} = {_toml(value)}"
-        lines += [
-            f"# {field.description}",
-            shown if value != getattr(defaults, name) else f"#{shown}",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, list):
-        items: list[object] = list(value)  # pyright: ignore[reportUnknownArgumentType]
-        return "[" + ", ".join(_toml(item) for item in items) + "]"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    # TOML's basic strings are JSON's, but for DEL.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -8,7 +8,7 @@ from tests.api.conftest import Running, Send, told
 
 SHAPE = {
     "id", "instance", "owner", "name", "protocol", "port", "host", "host_port", "local", "state",
-    "open_to", "people", "until", "created_at",
+    "open_to", "people", "keep_path", "url", "until", "created_at",
 }  # fmt: skip
 
 
@@ -29,7 +29,9 @@ async def test_a_port_is_granted_at_once_and_begun(send: Send, running: Running)
     assert (await send("GET", "/instances/box/ports", as_="alice")).json() == [port]
     assert (await send("GET", "/ports", as_="alice")).json() == [port]
     assert (await send("GET", "/ports", as_="bob")).json() == []
-    assert (await send("GET", "/ports?all=true", as_="ada")).json() == [port]
+    assert (await send("GET", "/ports?all=true", as_="ada")).json() == [
+        port | {"url": "/apps/box.alice/8888/"}
+    ]
     told(await send("GET", "/ports?all=true", as_="bob"), 403, "forbidden")
 
 

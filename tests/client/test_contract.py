@@ -46,9 +46,13 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "list_ports": lambda c: c.list_ports("box"),
     "list_all_ports": lambda c: c.list_all_ports(everyone=True),
     "add_port": lambda c: c.add_port(
-        "box", 80, host_port=30000, protocol="tcp", name="n", span="8h", local=True, open_to=["me"]
+        "box", 80, host_port=30000, protocol="tcp", name="n", span="8h", local=True,
+        open_to=["me"], keep_path=True,
     ),
-    "configure_port": lambda c: c.configure_port("box", "80", span="8h", open_to=["bob"]),
+    "list_apps": lambda c: c.list_apps(),
+    "configure_port": lambda c: c.configure_port(
+        "box", "80", span="8h", open_to=["bob"], keep_path=False
+    ),
     "remove_port": lambda c: c.remove_port("box", "53/udp"),
     "list_shares": lambda c: c.list_shares("box"),
     "share_instance": lambda c: c.share_instance("box", "bob", read_only_view=True, until="2d"),

@@ -67,6 +67,7 @@ def test_a_guest_may_log_in_start_and_stop_but_not_change_or_pass_it_on(action: 
         Action.INSTANCE_READ,
         Action.INSTANCE_EXEC,
         Action.INSTANCE_CONTROL,
+        Action.APP_READ,
         Action.PORT_READ,
         Action.SHARE_READ,
         Action.SNAPSHOT_READ,
@@ -100,6 +101,14 @@ def test_a_read_only_token_reads_and_nothing_else(role: Role, action: Action):
     reads = action.value.endswith(":read")
     allowed = any(can(actor(role, Scope.READ), action, owner) for owner in (None, "ada"))
     assert allowed == (reads and can(actor(role), action, "ada"))
+
+
+@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("role", Role)
+def test_a_browsers_cookie_opens_apps_and_does_nothing_else(role: Role, action: Action):
+    for owner in (None, "ada", "eve"):
+        if can(actor(role, Scope.BROWSER), action, owner, share("ada")):
+            assert action is Action.APP_READ
 
 
 @given(actors, actions, owners)

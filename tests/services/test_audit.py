@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from hutch.domain.sizes import GiB
 from hutch.errors import HutchError
 from hutch.services import (
     accelerators,
+    apps,
     events,
     gateway,
     groups,
@@ -41,13 +43,14 @@ from tests.lab import Lab
 from tests.leases import MODEL, add_accelerators
 
 SERVICES = (
-    accelerators, events, gateway, groups, images, instances, keys, leases, nodes, notices,
+    accelerators, apps, events, gateway, groups, images, instances, keys, leases, nodes, notices,
     operations, ports, reports, shares, snapshots, tokens, users,
 )  # fmt: skip
 
 GPU = f"node1/simulated:{MODEL}:0"
 READ_ONLY = {
-    "accelerators.find", "accelerators.list_all", "groups.list_all", "groups.show",
+    "accelerators.find", "accelerators.list_all", "apps.list_all", "apps.open_app",
+    "apps.still_open", "groups.list_all", "groups.show",
     "notices.list_all", "reports.gpu_hours",
     "events.list_all", "gateway.reachable", "gateway.still_known", "gateway.still_reachable",
     "gateway.whose_key", "images.list_all", "instances.current", "instances.list_all",
@@ -68,7 +71,7 @@ INNER = {
     # What hutch does when the time of one is over; it is recorded as if somebody had ended it.
     "ports.end_due", "shares.end_due",
     # Who asks is found out here; only when a token was last used is written.
-    "tokens.authenticate",
+    "tokens.authenticate", "tokens.authenticate_id",
     # What hutch does in the name of somebody who is at the gateway, whose login is recorded there.
     "tokens.lend", "tokens.prolong", "tokens.give_back",
 }  # fmt: skip
@@ -117,6 +120,15 @@ async def _revoke(world: World) -> None:
     clear, token = await tokens.create(world.context, world.alice, "laptop", Scope.READ, 1)
     world.secret(clear)
     await tokens.revoke(world.context, world.alice, token.id)
+
+
+async def _sign_out(world: World) -> None:
+    clear, token, _ = await tokens.login(
+        world.context, "alice", world.passwords["alice"],
+        address=str(world.alice.address), request_id=world.alice.request_id, scope=Scope.BROWSER,
+    )  # fmt: skip
+    world.secret(clear)
+    await tokens.end_browser(world.context, replace(world.alice, token_id=token.id))
 
 
 async def _login(world: World) -> None:
@@ -330,6 +342,10 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
         "node.set_address", "ada", "node", "node1",
     ),
     "operations.retry": (_retry, "operation.retry", "ada", "operation", "instance_stop"),
+    "apps.trust": (
+        lambda w: apps.trust(w.context, w.alice, "bob"),
+        "app.trust", "alice", "user", "bob",
+    ),
     "ports.add": (_add_port, "port.add", "alice", "instance", "first"),
     "ports.configure": (_configure_port, "port.configure", "alice", "instance", "first"),
     "ports.remove": (_remove_port, "port.remove", "alice", "instance", "first"),
@@ -350,6 +366,7 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
     "snapshots.delete": (_delete_snapshot, "snapshot.delete", "alice", "instance", "first"),
     "tokens.login": (_login, "user.login", "alice", "user", "alice"),
     "tokens.create": (_create_token, "token.create", "alice", "token", "laptop"),
+    "tokens.end_browser": (_sign_out, "token.revoke", "alice", "token", "browser"),
     "tokens.revoke": (_revoke, "token.revoke", "alice", "token", "laptop"),
     "users.add": (_add_user, "user.add", "ada", "user", "carol"),
     "users.disable": (
@@ -435,8 +452,9 @@ async def test_a_change_is_recorded_with_who_what_and_from_where(world: World, c
 
 # Their preparation is a change of its own.
 _PREPARED = {
-    "keys.remove", "tokens.revoke", "operations.retry", "snapshots.restore", "snapshots.delete",
-    "instances.start", "ports.configure", "ports.remove", "shares.remove", "leases.release",
+    "keys.remove", "tokens.revoke", "tokens.end_browser", "operations.retry",
+    "snapshots.restore", "snapshots.delete", "instances.start", "ports.configure",
+    "ports.remove", "shares.remove", "leases.release",
     "leases.extend",
     "accelerators.restore",
     "groups.configure", "groups.remove", "groups.add_member", "groups.remove_member",

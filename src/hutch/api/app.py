@@ -15,6 +15,7 @@ from hutch.api import (
     PREFIX,
     accelerators,
     agents,
+    apps,
     events,
     groups,
     health,
@@ -40,6 +41,7 @@ from hutch.api.answers import reply
 from hutch.api.background import Background, Worker
 from hutch.api.edge import Edge
 from hutch.api.failures import handle_failures
+from hutch.api.proxy import Apps, Front
 from hutch.domain.nodes import EngineKind, Node
 from hutch.engine.base import Engine
 from hutch.services.context import Context, Engines
@@ -57,6 +59,7 @@ _NOUNS = (
     snapshots,
     shares,
     ports,
+    apps,
     profile,
     keys,
     ssh_config,
@@ -121,6 +124,7 @@ def create_app(context: Context, workers: Sequence[Worker] = ()) -> FastAPI:
     app = assemble(context.settings)
     app.state.context = context
     app.state.stopping = asyncio.Event()
+    app.state.front = Front(context)
     app.state.background = Background(workers)
     return app
 
@@ -143,11 +147,12 @@ def assemble(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
         middleware=[
+            Middleware(Apps),
             Middleware(
                 Edge,
                 largest_body=settings.largest_body,
                 trusted_proxies=settings.trusted_proxies,
-            )
+            ),
         ],
     )
     for noun in _NOUNS:
@@ -169,10 +174,19 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     context: Context = app.state.context
     background: Background = app.state.background
     background.start()
+    ending = asyncio.create_task(_end_open(app))
     try:
         yield
     finally:
         app.state.stopping.set()
+        await ending
         await background.stop(DRAIN_SECONDS)
         await context.engines.close()
         await context.db.close()
+
+
+async def _end_open(app: FastAPI) -> None:
+    """What apps have open may go on for ever: it is no reason not to stop."""
+    await app.state.stopping.wait()
+    front: Front = app.state.front
+    front.end_open()

@@ -42,7 +42,7 @@ def client_address(peer: str, forwarded: str | None, trusted: tuple[Network, ...
     Everything to the left of that hop may have been made up by it. An empty `peer` is a Unix
     socket, which is trusted as its file's rights say who may use it.
     """
-    if not forwarded or (peer and not _is_trusted(peer, trusted)):
+    if not forwarded or (peer and not is_trusted(peer, trusted)):
         return peer
     known = peer
     for hop in reversed(forwarded.split(",")):
@@ -50,7 +50,7 @@ def client_address(peer: str, forwarded: str | None, trusted: tuple[Network, ...
         if address is None:
             return known
         known = address
-        if not _is_trusted(address, trusted):
+        if not is_trusted(address, trusted):
             return address
     return known
 
@@ -67,7 +67,8 @@ def _normalised(text: str) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _is_trusted(text: str, trusted: tuple[Network, ...]) -> bool:
+def is_trusted(text: str, trusted: tuple[Network, ...]) -> bool:
+    """Whether an address is that of a proxy whose word is taken."""
     plain = _normalised(text)
     if plain is None:
         return False

@@ -19,7 +19,8 @@ from hutch.domain.permissions import Action
 from hutch.domain.ports import LOOPBACK, OpenTo, PortState, Protocol
 from hutch.domain.ports import Port as Entity
 from hutch.errors import InvalidInputError
-from hutch.services import ports
+from hutch.services import apps, ports
+from hutch.services.context import Context
 from hutch.services.ports import Wish
 
 router = APIRouter(prefix=PREFIX, tags=["port"])
@@ -42,6 +43,8 @@ _EXAMPLE: JsonDict = {
     "state": "open",
     "open_to": "people",
     "people": ["bob"],
+    "keep_path": False,
+    "url": "/apps/box/8888/",
     "until": "2026-03-01T20:00:00Z",
     "created_at": "2026-03-01T12:00:00Z",
 }
@@ -65,6 +68,8 @@ class Port(TypedDict):
     state: PortState
     open_to: Annotated[OpenTo, Field(description="In a browser, besides owner and guests.")]
     people: list[str]
+    keep_path: Annotated[bool, Field(description="What listens there is told the whole path.")]
+    url: Annotated[str | None, Field(description="As an app in a browser; None for UDP.")]
     until: datetime | None
     created_at: datetime | None
 
@@ -92,6 +97,7 @@ class NewPort(Body):
         max_length=100,
         description="Who may open it in a browser: `me`, `everyone`, or people's names.",
     )
+    keep_path: bool = Field(False, description="What listens there is told the whole path.")
 
 
 class ChangedPort(Body):
@@ -100,9 +106,11 @@ class ChangedPort(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"open_to": ["bob"]}]})
     span: Text | None = Field(None, max_length=64, description="How long from now, such as 8h.")
     open_to: list[Name] | None = Field(None, min_length=1, max_length=100)
+    keep_path: bool | None = None
 
 
-def as_json(instance: Instance, port: Entity) -> Port:
+def as_json(context: Context, actor: Actor, instance: Instance, port: Entity) -> Port:
+    is_app = port.protocol is Protocol.TCP
     return {
         "id": port.id,
         "instance": instance.name,
@@ -116,6 +124,8 @@ def as_json(instance: Instance, port: Entity) -> Port:
         "state": port.state,
         "open_to": port.open_to,
         "people": list(port.people),
+        "keep_path": port.keeps_path,
+        "url": apps.url_of(context.settings, actor, instance, port) if is_app else None,
         "until": port.until,
         "created_at": port.created_at,
     }
@@ -131,14 +141,14 @@ async def list_own(
 ) -> Response:
     """And of those that others share with you. Those of SSH are told with the instance."""
     found = await ports.list_own(context, actor, everyone=everyone)
-    return reply([as_json(instance, port) for instance, port in found])
+    return reply([as_json(context, actor, instance, port) for instance, port in found])
 
 
 @router.get(_OF_INSTANCE, response_model=list[Port], summary="List an instance's ports")
 async def list_all(context: ContextDep, actor: Reader, instance: str) -> Response:
     """But for that of SSH."""
     of, found = await ports.list_all(context, actor, instance)
-    return reply([as_json(of, port) for port in found])
+    return reply([as_json(context, actor, of, port) for port in found])
 
 
 @router.post(
@@ -156,10 +166,11 @@ async def create(context: ContextDep, actor: Writer, instance: str, body: NewPor
         span=body.span,
         is_local=body.local,
         open_to=body.open_to,
+        keeps_path=body.keep_path,
     )
     of, port, operation = await ports.add(context, actor, instance, wish)
     answer: AddedPort = {
-        "port": as_json(of, port),
+        "port": as_json(context, actor, of, port),
         "operation": operations.as_json(operation),
     }
     return reply(answer, 202)
@@ -170,12 +181,20 @@ async def configure(
     context: ContextDep, actor: Writer, instance: str, port: str, body: ChangedPort
 ) -> Response:
     """Who may open it in a browser, and until when. `port` is its name, or the instance's port."""
-    if body.span is None and body.open_to is None:
-        raise InvalidInputError("Nothing is to be changed.", hint="Give span or open_to.")
+    if body.span is None and body.open_to is None and body.keep_path is None:
+        raise InvalidInputError(
+            "Nothing is to be changed.", hint="Give span, open_to or keep_path."
+        )
     of, changed = await ports.configure(
-        context, actor, instance, port, open_to=body.open_to, span=body.span
+        context,
+        actor,
+        instance,
+        port,
+        open_to=body.open_to,
+        keeps_path=body.keep_path,
+        span=body.span,
     )
-    return reply(as_json(of, changed))
+    return reply(as_json(context, actor, of, changed))
 
 
 @router.delete(_OF_PORT, response_model=Begun, status_code=202, summary="Remove a port")

@@ -5,8 +5,12 @@ for headers without end, nor a connection that never asks.
 """
 
 import asyncio
+from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hutch.api.proxy import Front
 
 LARGEST_HEAD = 64 * 1024
 """Bytes of a request line and headers."""
@@ -45,6 +49,31 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        front: Front | None = getattr(getattr(self.config.app, "state", None), "front", None)
+        try:
+            url = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        hosts = [value.decode("latin-1") for name, value in self.headers if name == b"host"]
+        path = (url.path or b"").decode("latin-1")
+        if front is None or not front.is_meant(path, hosts[0] if hosts else ""):
+            super().handle_websocket_upgrade()
+            return
+        # An app's is passed on as bytes: it goes past the server's own WebSockets.
+        self.connections.discard(self)
+        scope: dict[str, Any] = {
+            **self.scope,
+            "type": "websocket",
+            "path": path,
+            "raw_path": url.path or b"",
+            "query_string": url.query or b"",
+        }
+        task = self.loop.create_task(front.tunnel(scope, self.transport))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _await_head(self) -> None:
         self._stop_waiting()

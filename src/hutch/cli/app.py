@@ -20,6 +20,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "logins": ("ssh", "exec"),
     "shares": ("share", "unshare"),
     "ports": ("port",),
+    "apps": ("app",),
     "snapshots": ("snapshot",),
     "gpus": ("gpu",),
     "notices": ("notice",),
@@ -55,7 +56,7 @@ read a single file there: a command that opens a file which a person names asks 
 
 GROUPS = frozenset(
     """
-    port snapshot gpu notice operation key token user group quota report node image config
+    app port snapshot gpu notice operation key token user group quota report node image config
     """.split()
 )
 """Commands that have commands of their own."""

@@ -174,7 +174,8 @@ def down(data: Data = None) -> None:
 
 
 def show_config(config: ConfigFile = None, data: Data = None) -> None:
-    from hutch.settings import as_toml, load_settings
+    from hutch.settings import load_settings
+    from hutch.settings_text import as_toml
 
     Terminal().say(as_toml(load_settings(config, data=_folder(data))))
 

@@ -118,6 +118,8 @@ ADDING_PORT = "Leading a port to {port} of {name}"
 PORT_ADDED = "{place} leads to port {port} of {name}{until}."
 LOCAL_PORT_ADDED = "{place} on its node alone leads to port {port} of {name}{until}."
 LEADING = "{port}/{protocol} at {host}:{host_port} ({name}){ends}"
+IN_BROWSER = "In a browser, behind a sign-in: {url}"
+NO_APP = "There is no app that you may open. Make one: hutch port add NAME 8888 --local"
 PORT_CHANGED = "Port {port} of {name} is changed."
 REMOVING_PORT = "Taking port {port} of {name} away"
 PORT_REMOVED = "Nothing leads to port {port} of {name} any more."
@@ -272,6 +274,7 @@ CONFIG_VALID = "The settings are valid."
 # Column titles
 
 OF_INSTANCES = ("NAME", "STATE", "CPUS", "MEMORY", "DISK", "IMAGE", "NODE", "SSH")
+OF_APPS = ("INSTANCE", "NAME", "IN A BROWSER")
 OF_PORTS = ("INSTANCE", "NAME", "PORT", "AT", "STATE", "OPEN TO", "UNTIL (UTC)")
 OF_OPERATIONS = ("ID", "KIND", "STATE", "DONE", "BY", "BEGAN (UTC)", "MESSAGE")
 OF_SNAPSHOTS = ("NAME", "STATE", "KIND", "TAKEN (UTC)")
@@ -325,6 +328,8 @@ HELP = {
         "Run a program in an instance without ssh, and end with its exit code. Standard input is"
         " passed on when it is not a terminal."
     ),
+    "app": "See which web applications you may open.",
+    "app list": "List the web applications that you may open in a browser.",
     "port": "Lead ports of the node to ports of an instance.",
     "port add": (
         "Lead a host port to a port of an instance. It is kept over restarts, rebuilds and"
@@ -419,6 +424,7 @@ HOST_PORT = "The port of the node. hutch gives you one, if left out."
 PROTOCOL = "tcp, if left out."
 PORT_NAME = "What to call it."
 LOCAL_PORT = "Only programs of the node itself reach it, hutch among them."
+KEEP_PATH = "In a browser, what listens there is told the whole path: for what has a base URL."
 OPEN_TO = "Who may open it in a browser: me, everyone, or names with commas between. me at first."
 SNAPSHOT_NAME = "The snapshot's name: a-z, 0-9 and '-', beginning with a letter."
 OPERATION_ID = "The operation's id."

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hutch.cli import exits, messages, wording
+from hutch.cli.apps import whole_url
 from hutch.cli.connection import connect, resolve
 from hutch.cli.instances import complete
 from hutch.cli.options import InstanceName, Json, NoWait
@@ -49,6 +50,7 @@ def add(
     span: Span = None,
     local: Annotated[bool, typer.Option("--local", help=messages.LOCAL_PORT)] = False,
     open_to: OpenTo = None,
+    keep_path: Annotated[bool, typer.Option("--keep-path", help=messages.KEEP_PATH)] = False,
     no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +65,9 @@ def add(
             span=span,
             local=local,
             open_to=_people(open_to),
+            keep_path=keep_path,
         )
+        address = client.url
         if no_wait and as_json:
             terminal.answer(begun)
         elif not no_wait:
@@ -73,18 +77,20 @@ def add(
             if as_json:
                 terminal.answer(begun)
     if not as_json:
-        _tell(terminal, name, begun["port"])
+        _tell(terminal, name, begun["port"], address)
 
 
 def _people(open_to: str | None) -> list[str] | None:
     return None if open_to is None else [each for each in open_to.split(",") if each]
 
 
-def _tell(terminal: Terminal, name: str, port: Port) -> None:
+def _tell(terminal: Terminal, name: str, port: Port, address: str) -> None:
     text = messages.LOCAL_PORT_ADDED if port["local"] else messages.PORT_ADDED
     until = wording.until(port["until"])
     shown = text.format(name=name, place=_place(port), port=port["port"], until=until)
     terminal.say(shown, "green")
+    if port["url"] is not None:
+        terminal.say(messages.IN_BROWSER.format(url=whole_url(address, port["url"])))
 
 
 def _place(port: Port) -> str:
@@ -138,14 +144,18 @@ def configure(
     port: Which,
     span: Span = None,
     open_to: OpenTo = None,
+    keep_path: Annotated[
+        bool | None, typer.Option("--keep-path/--cut-path", help=messages.KEEP_PATH)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     terminal = Terminal(as_json=as_json)
-    if span is None and open_to is None:
-        raise exits.UsageError(messages.NOTHING_TO_SET.format(options="--for, --open-to"))
+    if span is None and open_to is None and keep_path is None:
+        options = "--for, --open-to, --keep-path, --cut-path"
+        raise exits.UsageError(messages.NOTHING_TO_SET.format(options=options))
     with connect() as client:
         changed = client.configure_port(
-            resolve(client, name), port, span=span, open_to=_people(open_to)
+            resolve(client, name), port, span=span, open_to=_people(open_to), keep_path=keep_path
         )
     if as_json:
         terminal.answer(changed)

@@ -121,6 +121,15 @@ class Instance(TypedDict):
     created_at: str
 
 
+class App(TypedDict):
+    instance: str
+    owner: str
+    name: str
+    port: int
+    url: str
+    """An address, or a path at the server's."""
+
+
 class Port(TypedDict):
     id: str
     instance: str
@@ -135,6 +144,9 @@ class Port(TypedDict):
     state: str
     open_to: str
     people: list[str]
+    keep_path: bool
+    url: str | None
+    """As an app in a browser: an address, or a path at the server's. None for UDP."""
     until: str | None
     created_at: str | None
 

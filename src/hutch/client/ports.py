@@ -7,6 +7,10 @@ from hutch.client.asking import Asking
 class Ports(Asking):
     """What the client asks of ports."""
 
+    def list_apps(self) -> list[answers.App]:
+        """What one may open in a browser; `url` may be a path at the server's address."""
+        return self._get("/apps")
+
     def list_ports(self, ref: str) -> list[answers.Port]:
         """An instance's ports but for that of SSH."""
         return self._get(f"{paths.instance(ref)}/ports")
@@ -26,18 +30,29 @@ class Ports(Asking):
         span: str | None = None,
         local: bool = False,
         open_to: list[str] | None = None,
+        keep_path: bool = False,
     ) -> answers.PortBegun:
         return self._do(
             "POST",
             f"{paths.instance(ref)}/ports",
             {"port": port, "host_port": host_port, "protocol": protocol, "name": name,
-             "span": span, "local": local, "open_to": open_to},
+             "span": span, "local": local, "open_to": open_to, "keep_path": keep_path},
         )  # fmt: skip
 
     def configure_port(
-        self, ref: str, port: str, *, span: str | None = None, open_to: list[str] | None = None
+        self,
+        ref: str,
+        port: str,
+        *,
+        span: str | None = None,
+        open_to: list[str] | None = None,
+        keep_path: bool | None = None,
     ) -> answers.Port:
-        return self._do("PATCH", paths.port(ref, port), {"span": span, "open_to": open_to})
+        return self._do(
+            "PATCH",
+            paths.port(ref, port),
+            {"span": span, "open_to": open_to, "keep_path": keep_path},
+        )
 
     def remove_port(self, ref: str, port: str) -> answers.Begun:
         """`port` is its name, or the instance's port."""

@@ -17,6 +17,8 @@ class Scope(StrEnum):
 
     FULL = "full"
     READ = "read"
+    BROWSER = "browser"
+    """Kept by a browser as a cookie: it opens apps, and the API does not take it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ class Action(StrEnum):
     INSTANCE_EXEC = "instance:exec"
     INSTANCE_REBUILD = "instance:rebuild"
     INSTANCE_DELETE = "instance:delete"
+    APP_READ = "app:read"
     PORT_READ = "port:read"
     PORT_WRITE = "port:write"
     SHARE_READ = "share:read"
@@ -51,6 +52,7 @@ class Action(StrEnum):
 
 _READING = frozenset(
     {
+        Action.APP_READ,
         Action.INSTANCE_READ,
         Action.PORT_READ,
         Action.SHARE_READ,
@@ -87,7 +89,7 @@ _SHARED_VIEW = frozenset(
     {Action.INSTANCE_READ, Action.PORT_READ, Action.SHARE_READ, Action.SNAPSHOT_READ}
 )
 # Whoever logs in is root inside, and could stop the machine or read its disk from there anyway.
-_SHARED_LOGIN = _SHARED_VIEW | {Action.INSTANCE_EXEC, Action.INSTANCE_CONTROL}
+_SHARED_LOGIN = _SHARED_VIEW | {Action.APP_READ, Action.INSTANCE_EXEC, Action.INSTANCE_CONTROL}
 
 
 def can(
@@ -98,8 +100,10 @@ def can(
     `owner_id` is None for what belongs to the lab (nodes, images) and for making something of
     one's own. `share` is what the owner lets them do: to look, or to log in and to start and stop;
     never to delete, rebuild, restore or configure, nor to pass it on. A read-only token reads and
-    nothing else, whoever holds it.
+    nothing else, whoever holds it, and a browser's cookie opens apps and does nothing else.
     """
+    if actor.scope is Scope.BROWSER and action is not Action.APP_READ:
+        return False
     if actor.scope is Scope.READ and action not in _READING:
         return False
     if actor.role is Role.ADMIN:

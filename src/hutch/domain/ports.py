@@ -52,6 +52,9 @@ class Port:
     open_to: OpenTo
     people: tuple[str, ...]
     """The names of whom it is open to."""
+    keeps_path: bool
+    """In a browser, what listens there is told the whole path, and not what comes after its
+    prefix: for programs that have to be told their base path."""
     until: datetime | None
     created_at: datetime | None
 

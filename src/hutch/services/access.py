@@ -30,10 +30,10 @@ async def find_instance(session: Session, actor: Actor, action: Action, ref: str
     none of that name does it mean the one that somebody shares. What the actor may not even see
     answers NotFoundError, as if it did not exist.
     """
-    instance = await _named(session, actor, ref)
+    instance = await named(session, actor, ref)
     if instance is None:
         raise NotFoundError("instance", ref)
-    share = await _share_of(session, actor, instance)
+    share = await share_of(session, actor, instance)
     if not can(actor, Action.INSTANCE_READ, instance.owner_id, share):
         raise NotFoundError("instance", ref)
     if share is None:
@@ -78,7 +78,8 @@ async def visible_instances(
     return [replace(each, share=received.get(each.id)) for each in found] if received else found
 
 
-async def _named(session: Session, actor: Actor, ref: str) -> Instance | None:
+async def named(session: Session, actor: Actor, ref: str) -> Instance | None:
+    """The instance that `ref` means to the actor, whatever they may do with it."""
     own = await instances.find_instance(session, actor.user_id, ref)
     if own is not None:
         return own
@@ -100,7 +101,7 @@ async def _shared(session: Session, actor: Actor, name: str) -> Instance | None:
     return found[0] if found else None
 
 
-async def _share_of(session: Session, actor: Actor, instance: Instance) -> Share | None:
+async def share_of(session: Session, actor: Actor, instance: Instance) -> Share | None:
     """What the owner lets the actor do. Its end counts at once, whoever tidies it away later."""
     if instance.owner_id == actor.user_id:
         return None

@@ -88,4 +88,5 @@ class Context:
     # twice a second.
     programs: Slots = field(default_factory=lambda: Slots("programs", each=8, all_=64))
     waits: Slots = field(default_factory=lambda: Slots("waits", each=32, all_=1024))
+    apps: Slots = field(default_factory=lambda: Slots("connections to apps", each=256, all_=4096))
     scheduling: Rounds = field(default_factory=Rounds)

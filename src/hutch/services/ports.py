@@ -57,6 +57,8 @@ class Wish:
     is_local: bool = False
     open_to: Sequence[str] = (_ME,)
     """`me`, `everyone`, or people's names."""
+    keeps_path: bool = False
+    """What listens there is told the whole path in a browser."""
 
 
 async def add(
@@ -86,6 +88,7 @@ async def add(
             is_local=wish.is_local,
             open_to=_open_to(wish.open_to),
             people=(),
+            keeps_path=wish.keeps_path,
             until=until,
             created_at=context.now(),
         )
@@ -179,15 +182,19 @@ async def configure(
     which: str,
     *,
     open_to: Sequence[str] | None = None,
+    keeps_path: bool | None = None,
     span: str | None = None,
 ) -> tuple[Instance, Port]:
-    """Change to whom a port is open in a browser, or until when; what is None stays."""
+    """Change how and to whom a port is open in a browser, or until when; what is None stays."""
     until = None if span is None else context.now() + parse_duration(span)
     async with context.db.write() as session:
         instance = await find_instance(session, actor, Action.PORT_WRITE, ref)
         port = await _find(session, instance, which)
         if open_to is not None:
             port = await _open_up(session, context, instance, port, open_to)
+        if keeps_path is not None:
+            await ports.update_port(session, port.id, keeps_path=keeps_path)
+            port = replace(port, keeps_path=keeps_path)
         if until is not None:
             await ports.update_port(session, port.id, until=until)
             port = replace(port, until=until)
@@ -328,5 +335,5 @@ async def _record(
         operation=operation and operation.id,
         port=port.target_port, protocol=port.protocol.value, host_port=port.host_port,
         local=port.is_local, open_to=port.open_to.value, people=list(port.people),
-        until=port.until and port.until.isoformat(),
+        keeps_path=port.keeps_path, until=port.until and port.until.isoformat(),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from hutch.domain.permissions import Action, can
 from hutch.errors import (
     BadLoginError,
     BadTokenError,
+    InvalidInputError,
     InvalidLimitError,
     NotFoundError,
     TooManyRequestsError,
@@ -54,7 +55,13 @@ def _matches(hashed: str, password: str) -> bool:
 
 
 async def login(
-    context: Context, name: str, password: str, *, address: str, request_id: str | None = None
+    context: Context,
+    name: str,
+    password: str,
+    *,
+    address: str,
+    request_id: str | None = None,
+    scope: Scope = Scope.FULL,
 ) -> tuple[str, Token, User]:
     """Exchange a name and a password for a token, shown this once.
 
@@ -80,8 +87,8 @@ async def login(
     token = Token(
         id=new_id(),
         user_id=user.id,
-        title="login",
-        scope=Scope.FULL,
+        title="browser" if scope is Scope.BROWSER else "login",
+        scope=scope,
         created_at=context.now(),
         expires_at=context.now() + timedelta(days=context.settings.login_days),
         last_used_at=None,
@@ -182,15 +189,40 @@ async def _record_failure(
 
 
 async def authenticate(
-    context: Context, token: str, *, address: str | None, request_id: str | None
+    context: Context,
+    token: str,
+    *,
+    address: str | None,
+    request_id: str | None,
+    browser: bool = False,
 ) -> Actor:
-    """The actor behind a token. Raises BadTokenError when it is unknown, expired or revoked."""
+    """The actor behind a token. Raises BadTokenError when it is unknown, expired or revoked.
+
+    A browser's is good for nothing but what asks for one, and no other is good for that.
+    """
     if not token.startswith(TOKEN_PREFIX) or len(token) > 100 or not token.isascii():
         raise BadTokenError
+    return await _authenticate(context, digest(token), address, request_id, browser)
+
+
+async def authenticate_id(
+    context: Context, token_id: str, *, address: str | None, request_id: str | None
+) -> Actor:
+    """The actor behind a browser's token, of which hutch has said that it was shown."""
+    return await _authenticate(context, token_id, address, request_id, browser=True)
+
+
+async def _authenticate(
+    context: Context,
+    wanted: bytes | str,
+    address: str | None,
+    request_id: str | None,
+    browser: bool,
+) -> Actor:
     now = context.now()
     async with context.db.read() as session:
-        found = await tokens.holder(session, digest(token), now)
-    if found is None:
+        found = await tokens.holder(session, wanted, now)
+    if found is None or (found[3] is Scope.BROWSER) != browser:
         raise BadTokenError
     user_id, name, role, scope, token_id, used, manages = found
     if used is None or abs(now - used) > TOUCH_EVERY:
@@ -209,6 +241,10 @@ async def create(
     """A new token of one's own, shown this once. `days` None: it never expires."""
     require(actor, Action.TOKEN_WRITE, actor.user_id)
     names.title("token", title)
+    if scope is Scope.BROWSER:
+        raise InvalidInputError(
+            "A token of this scope comes from signing in with a browser.", hint="full or read."
+        )
     if days is not None and not 1 <= days <= MOST_DAYS:
         raise InvalidLimitError("days", str(days), f"1 to {MOST_DAYS}, or none for no end")
     clear = new_token()
@@ -272,4 +308,15 @@ async def revoke(context: Context, actor: Actor, token_id: str) -> None:
         await events.record(
             session, actor, context.now(), "token.revoke", ("token", token.id, token.title),
             owner_id=token.user_id,
+        )  # fmt: skip
+
+
+async def end_browser(context: Context, actor: Actor) -> None:
+    """Sign a browser out: the token that it has as a cookie ends."""
+    token_id = actor.token_id or ""
+    async with context.db.write() as session:
+        await tokens.delete_token(session, token_id)
+        await events.record(
+            session, actor, context.now(), "token.revoke", ("token", token_id, "browser"),
+            owner_id=actor.user_id,
         )  # fmt: skip

@@ -23,7 +23,8 @@ from hutch.domain.nodes import EngineKind
 from hutch.domain.ssh_config import split_place
 from hutch.domain.sshkeys import parse_public_key
 from hutch.errors import HutchError, InvalidNameError
-from hutch.settings import Settings, as_toml, load_settings
+from hutch.settings import Settings, load_settings
+from hutch.settings_text import as_toml
 from hutch.setup import daemons, files, host, person, prepare, service
 from hutch.setup.commands import run
 from hutch.setup.image import read_recipe

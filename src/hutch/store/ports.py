@@ -76,6 +76,7 @@ async def add_port(session: Session, port: Port) -> None:
                     target_port=port.target_port,
                     state=port.state.value,
                     is_local=port.is_local,
+                    keeps_path=port.keeps_path,
                     open_to=port.open_to.value,
                     until=port.until,
                     created_at=port.created_at,
@@ -129,6 +130,17 @@ async def _with_people(session: Session, query: Select[Any]) -> list[Port]:
         for port_id, name in await session.execute(named):
             people.setdefault(port_id, []).append(name)
     return [_port(row, tuple(people.get(row.id, ()))) for row in rows]
+
+
+async def open_to(session: Session, user_id: str) -> list[Port]:
+    """The TCP ports that are open to a person in particular, or to everyone."""
+    mine = select(port_people.c.port_id).where(port_people.c.user_id == user_id)
+    query = _SELECT.where(
+        ports.c.protocol == Protocol.TCP.value,
+        (ports.c.open_to == OpenTo.EVERYONE.value)
+        | ((ports.c.open_to == OpenTo.PEOPLE.value) & ports.c.id.in_(mine)),
+    )
+    return await _with_people(session, query)
 
 
 async def count_of_owner(session: Session, owner_id: str) -> int:

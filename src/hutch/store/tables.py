@@ -248,6 +248,8 @@ ports = Table(
     Column("is_local", Boolean, nullable=False, server_default=false()),
     # Who may open it in a browser, besides the owner and their guests.
     Column("open_to", String(16), nullable=False, server_default=text("'owner'")),
+    # What listens there is told the whole path in a browser, not what comes after its prefix.
+    Column("keeps_path", Boolean, nullable=False, server_default=false()),
     Column("until", Instant),
     Column("created_at", Instant),
     # Over all nodes, so that a move to another node keeps the number.
@@ -255,6 +257,15 @@ ports = Table(
     UniqueConstraint("instance_id", "name"),
     Index("uq_ports_target", "instance_id", "protocol", "target_port", unique=True),
     Index("ix_ports_until", "until"),
+)
+
+# Whose apps a person opens at hutch's own address, having been told what that means.
+trusts = Table(
+    "trusts",
+    metadata,
+    Column("user_id", String(16), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("owner_id", String(16), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("created_at", Instant, nullable=False),
 )
 
 # Who may open a port that is open to certain people.

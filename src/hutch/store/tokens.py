@@ -48,22 +48,24 @@ _HOLDER = (
         memberships, (memberships.c.user_id == users.c.id) & memberships.c.is_manager.is_(True)
     )
     .where(
-        tokens.c.digest == bindparam("of_digest"),
         users.c.disabled_at.is_(None),
         (tokens.c.expires_at.is_(None)) | (tokens.c.expires_at > bindparam("at")),
     )
 )
+_BY_DIGEST = _HOLDER.where(tokens.c.digest == bindparam("wanted"))
+_BY_ID = _HOLDER.where(tokens.c.id == bindparam("wanted"))
 
 
 async def holder(
-    session: Session, digest: bytes, now: datetime
+    session: Session, wanted: bytes | str, now: datetime
 ) -> tuple[str, str, Role, Scope, str, datetime | None, str | None] | None:
     """Who may act with a token: user id, name, role, scope, token id, last use, the group managed.
 
-    None when it is unknown or expired, or its owner disabled.
+    It is known by its digest, or by its id. None when it is unknown or expired, or its owner
+    disabled.
     """
-    asked = {"of_digest": digest, "at": now}
-    row = (await session.execute(_HOLDER, asked)).one_or_none()
+    query = _BY_DIGEST if isinstance(wanted, bytes) else _BY_ID
+    row = (await session.execute(query, {"wanted": wanted, "at": now})).one_or_none()
     if row is None:
         return None
     user_id, name, role, scope, token_id, used, manages = row
