@@ -192,6 +192,20 @@ async def test_it_comes_again_when_the_server_was_away_and_says_everything_again
     await hub.hear("readings")
 
 
+@pytest.mark.parametrize("moments", range(12))
+async def test_it_ends_when_it_is_told_to_while_the_connection_breaks(
+    hub: Hub, running: Running, moments: int
+):
+    socket = await hub.accept()
+    await hub.hear("readings")
+    socket.transport.abort()
+    for _ in range(moments):
+        await asyncio.sleep(0)
+    running.task.cancel()
+    done, _ = await asyncio.wait({running.task}, timeout=WAIT)
+    assert done, "it goes on"
+
+
 async def test_it_waits_for_a_server_that_is_not_there_yet(hub: Hub, tmp_path: Path, work: Work):
     await hub.close()
     made = Running(hub, tmp_path, work)

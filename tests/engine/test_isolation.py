@@ -24,6 +24,7 @@ from hutch.domain.sizes import GiB, MiB
 from hutch.engine.base import Device, ExecResult, Power
 from hutch.engine.incus import IncusEngine
 from hutch.engine.incus.disks import MOST_SLACK, SLACK
+from hutch.engine.incus.spec import disk_of
 from hutch.errors import EngineError
 from hutch.setup.private import PrivateIncus
 from hutch.setup.subnets import gateway
@@ -224,7 +225,8 @@ class TestNetwork:
                 assert await asyncio.to_thread(node_reaches, alice.address)
             finally:
                 await mallory.run("ip", "link", "set", "eth0", "address", own)
-        assert await mallory.pings(bridge)
+            # The system inside asks for its address anew when its card has changed.
+            assert await soon(lambda: mallory.pings(bridge))
 
     async def test_believes_no_claim_to_an_address_of_another(
         self, mallory: Machine, alice: Machine, bridge: str
@@ -391,8 +393,11 @@ class TestLimits:
         assert await alice.works()
 
     async def test_a_full_disk_does_not_lock_its_owner_out(
-        self, mallory: Machine, incus_site: Site
+        self, mallory: Machine, incus_site: Site, incus: PrivateIncus
     ):
+        def root_disk() -> int:
+            return disk_of(incus.api().get(f"/instances/{mallory.name}"))
+
         engine, name = mallory.engine, mallory.name
         await mallory.sh("cat /dev/zero > /root/more-zeros", timeout=120)
         await engine.stop(name, timeout=0)
@@ -404,6 +409,11 @@ class TestLimits:
         assert found
         assert (found.power, found.forwards) == (Power.RUNNING, (forward,))
         assert found.limits == LIMITS, "the room it was given shows"
+        assert root_disk() > LIMITS.disk
         await engine.delete_snapshot(name, "full")
         assert (await mallory.sh("rm /root/*zeros")).code == 0
         assert await mallory.works()
+        # There is only so much of that room: it is taken back, and can be given once more.
+        await engine.stop(name)
+        assert root_disk() == LIMITS.disk
+        await engine.start(name)

@@ -129,6 +129,10 @@ class Agent:
             except* Exception:
                 # A server that says nonsense, or a mistake of ours: either is no reason to end.
                 log.exception("the connection has failed")
+            # Being told to end in the very moment in which a connection breaks comes out of the
+            # task group as the break alone (Python before 3.13): it counts all the same.
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError
             if pause is None:
                 pause = self._pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
                 self._pause = min(self._pause * 2, LONGEST_PAUSE)

@@ -74,6 +74,11 @@ async def referenced(path: Path) -> int | None:
     return int(numbers[0]) if numbers else None
 
 
+def fits(used: int | None, size: int) -> bool:
+    """Whether what is in use surely fits onto a disk of that size, with a little to spare."""
+    return used is not None and used + _MARGIN <= size
+
+
 def check_shrink(name: str, wanted: int, used: int | None) -> None:
     """Refuse a disk on btrfs that is smaller than before, unless what is in use surely fits."""
     if used is None:
@@ -82,7 +87,7 @@ def check_shrink(name: str, wanted: int, used: int | None) -> None:
             hint="Make a new instance with a smaller disk and copy what is needed.",
             container=name,
         )
-    if wanted < used + _MARGIN:
+    if not fits(used, wanted):
         raise EngineError(
             f"The disk cannot be made smaller than {format_size(used + _MARGIN)}: "
             f"{format_size(used)} of it are in use.",

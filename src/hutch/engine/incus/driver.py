@@ -233,6 +233,7 @@ class IncusEngine:
     async def stop(self, name: str, *, timeout: float = 30.0) -> None:
         switch = self._switch
         await self._ensure(name, lambda: switch.is_off(name), lambda: switch.stop(name, timeout))
+        await self._take_slack_back(name)
 
     async def delete(self, name: str) -> None:
         async def is_gone() -> bool:
@@ -250,10 +251,27 @@ class IncusEngine:
 
     async def _limiting(self, instance: Json, limits: Limits) -> Json:
         """The limits as a body to PATCH. Raises EngineError when the disk would be too small."""
-        if bodies.shrinks(instance, limits.disk) and await self._server.storage_driver() == "btrfs":
+        shrinks, slack = bodies.shrinks(instance, limits.disk), disks.slack_of(instance)
+        tidied = False
+        if (shrinks or slack) and await self._server.storage_driver() == "btrfs":
             name: str = instance["name"]
-            disks.check_shrink(name, limits.disk, await self._disk_used(name))
-        return bodies.resized(instance, limits)
+            used = await self._disk_used(name)
+            if shrinks:
+                disks.check_shrink(name, limits.disk, used)
+            tidied = disks.fits(used, limits.disk)
+        return bodies.resized(instance, limits, tidied=tidied)
+
+    async def _take_slack_back(self, name: str) -> None:
+        """Undo the room that a full disk was given, once its owner has tidied up: it is there for
+        the next time, however often that is."""
+        instance = await self._client.find(f"/instances/{part(name)}")
+        promised = bodies.observed(instance).limits if instance else None
+        if not instance or not promised or not disks.slack_of(instance):
+            return
+        try:
+            await self._change(name, await self._limiting(instance, promised))
+        except EngineError as error:
+            log.warning("disk keeps its room", container=name, reason=error.message)
 
     async def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
         await self._change(name, {"config": bodies.labels_config(labels)})

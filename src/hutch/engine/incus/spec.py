@@ -97,12 +97,13 @@ def root_disk(instance: Json) -> dict[str, Config]:
     )
 
 
-def resized(instance: Json, limits: Limits) -> Json:
-    """What to PATCH for these limits. Room that a full disk was given stays while its size does."""
+def resized(instance: Json, limits: Limits, *, tidied: bool = False) -> Json:
+    """What to PATCH for these limits. Room that a full disk was given stays while its size does
+    and until it is `tidied`."""
     ((name, device),) = root_disk(instance).items()
     slack = slack_of(instance)
     now = _size(device)
-    keeps_slack = slack and now is not None and limits.disk == now - slack
+    keeps_slack = slack and not tidied and now is not None and limits.disk == now - slack
     return {
         "config": {
             **limits_config(limits),
