@@ -345,6 +345,12 @@ class Settings(BaseModel):
         le=525_600,
         description="Minutes without a byte after which a connection is ended; 0: never.",
     )
+    gateway_silence_seconds: int = Field(
+        default=60,
+        ge=6,
+        le=3600,
+        description="Sessions end when their instance's node has not answered for so long.",
+    )
     gateway_wake_seconds: float = Field(
         default=60.0,
         ge=1,

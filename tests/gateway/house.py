@@ -214,8 +214,6 @@ class House:
 
     async def gateway(self, *, port: int = 0, **settings: Any) -> Running:
         """Start a gateway, and wait until it answers."""
-        port = port or free_port()
-        log = self.folder / f"gateway-{new_id()[:6]}.log"
         environment = {
             **os.environ,
             "HUTCH_DATA": str(self.folder),
@@ -224,15 +222,8 @@ class House:
             "HUTCH_LISTEN_PORT": str(self.server_port or 1),
             **{f"HUTCH_{key.upper()}": str(value) for key, value in settings.items()},
         }
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *HUTCH, "gateway", "--host", "127.0.0.1", "--port", str(port),
-                env=environment, stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-        running = Running(process, port, log)
+        running = await start_gateway(self.folder, environment, port or free_port())
         self.running.append(running)
-        # Another one may answer at the same port already.
-        await _until(lambda: "Listening" in log.read_text() and _greets(port), running)
         return running
 
     async def start_server(self) -> None:
@@ -270,6 +261,20 @@ class House:
         file = self.folder / "known-machines"
         file.write_text(f"machine {(self.folder / 'machine.pub').read_text()}")
         return file
+
+
+async def start_gateway(folder: Path, environment: dict[str, str], port: int) -> Running:
+    """Start a gateway, and wait until it answers."""
+    log = folder / f"gateway-{new_id()[:6]}.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *HUTCH, "gateway", "--host", "127.0.0.1", "--port", str(port),
+            env=environment, stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+    running = Running(process, port, log)
+    # Another one may answer at the same port already.
+    await _until(lambda: "Listening" in log.read_text() and _greets(port), running)
+    return running
 
 
 @asynccontextmanager

@@ -30,6 +30,8 @@ from hutch.store import migrate
 from tests.engine.incus_fixtures import node_address
 
 READY_SECONDS = 20.0
+_SSH_PORTS = 15_000 + os.getpid() % 50 * 100
+"""The first of a hundred: two runs on one machine would send each other's people astray."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,8 @@ class Site:
             "HUTCH_DATABASE_URL": self.database_url,
             "HUTCH_LISTEN_PORT": str(self.port),
             # Of its own: a hutch that runs on this machine has the usual ones.
-            "HUTCH_SSH_PORT_FIRST": "15000",
-            "HUTCH_SSH_PORT_LAST": "15999",
+            "HUTCH_SSH_PORT_FIRST": str(_SSH_PORTS),
+            "HUTCH_SSH_PORT_LAST": str(_SSH_PORTS + 99),
             "HUTCH_PORT_FIRST": "14000",
             "HUTCH_PORT_LAST": "14999",
             "HUTCH_OPERATION_LEASE_SECONDS": "2",

@@ -176,6 +176,12 @@ class Guest(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
         return self._connection.new_lane(), self._open_pipe(dest_host, dest_port)
 
+    def _tell_loss(self, text: str) -> None:
+        """Say why a way has ended. ssh shows nothing that is said about a channel that is open, so
+        it can only be told with the end of the connection: where nothing else is open on it."""
+        if self._connection is not None and self._connection.channels <= 1:
+            self.dismiss(text)
+
     def _check_room(self) -> None:
         if self._connection is not None and self._connection.channels >= MOST_LANES:
             text = messages.TOO_MANY_LANES.format(most=MOST_LANES)
@@ -193,7 +199,7 @@ class Guest(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
         pipe = await jump.open_pipe(self._context, self.actor, host, port)
         self.pipes.add(pipe)
-        pipe.on_end(lambda: self.pipes.discard(pipe))
+        pipe.on_end(lambda: self.pipes.discard(pipe), self._tell_loss)
         if self not in self._gateway.guests:
             # They left while it was being opened: nobody else would close it.
             pipe.close()

@@ -50,7 +50,7 @@ async def _open(context: Context, actor: Actor, name: str, port: int) -> Pipe:
     if port != SSH_PORT:
         raise _refused(messages.OTHER_PORT.format(name=instance.name, port=port))
     instance = await _awake(context, actor, instance)
-    pipe = Pipe(instance.id)
+    pipe = Pipe(instance, context.settings.gateway_silence_seconds)
     try:
         await pipe.connect(instance.ssh_host, instance.ssh_port)
     except OSError as error:

@@ -1,25 +1,33 @@
 """The two ends of a forwarded connection: the client's channel, and the instance's SSH server."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from typing import Any, cast
 
 import asyncssh
 
+from hutch.domain.instances import Instance
+from hutch.gateway import messages
 from hutch.gateway.wire import Connection, Held, Lane
 
 CONNECT_SECONDS = 10.0
-_SILENT_SECONDS = 60
-"""A node that is gone is noticed after so long; what runs inside an instance is not asked."""
+_SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
+"""How a connection ends whose other machine has gone."""
 
 
 class Pipe(Held, asyncssh.SSHTCPSession[bytes]):
     """Carries bytes to and fro. Each side is read no faster than the other one takes them."""
 
-    def __init__(self, instance_id: str) -> None:
+    def __init__(self, instance: Instance, silence: int) -> None:
+        """A way to an instance, given up when its node has not answered for `silence` seconds.
+
+        What runs inside the instance is not asked: a program may say nothing for days.
+        """
         super().__init__()
-        self.instance_id = instance_id
+        self.instance = instance
+        self._silence = silence
         self._far: asyncio.Transport | None = None
         self._lane: Lane | None = None
         self._connection: Connection | None = None
@@ -27,6 +35,7 @@ class Pipe(Held, asyncssh.SSHTCPSession[bytes]):
         """What the instance said before there was a channel: its first line, as a rule."""
         self._ends = 0
         self._on_end: Callable[[], None] = lambda: None
+        self._on_loss: Callable[[str], None] = lambda _: None
 
     async def connect(self, host: str, port: int) -> None:
         """Connect to the instance's SSH server. Raises OSError, TimeoutError among them."""
@@ -34,8 +43,25 @@ class Pipe(Held, asyncssh.SSHTCPSession[bytes]):
         async with asyncio.timeout(CONNECT_SECONDS):
             await loop.create_connection(lambda: _Far(self), host, port)
 
-    def on_end(self, act: Callable[[], None]) -> None:
+    def on_end(self, act: Callable[[], None], loss: Callable[[str], None]) -> None:
+        """What to do at the end, and first when it is lost: then with a sentence that says why."""
         self._on_end = act
+        self._on_loss = loss
+
+    def lose(self, why: str) -> None:
+        """End both sides, because the instance can no longer be reached."""
+        on_loss, self._on_loss = self._on_loss, lambda _: None
+        text = why.format(name=self.instance.name, node=self.instance.node_name)
+        on_loss(text)
+        self.close()
+
+    def broken(self, error: Exception) -> None:
+        """The instance's side has ended as no program ends it."""
+        if isinstance(error, OSError) and error.errno in _SILENT:
+            self.lose(messages.GONE_SILENT)
+        else:
+            reason = getattr(error, "strerror", None) or "it was cut off"
+            self.lose(messages.BROKE_OFF.replace("{reason}", reason.lower()))
 
     def close(self) -> None:
         """End both sides. Harmless when they have ended."""
@@ -92,7 +118,7 @@ class Pipe(Held, asyncssh.SSHTCPSession[bytes]):
     # ---- the instance's side ------------------------------------------------------------------
 
     def far_made(self, transport: asyncio.Transport) -> None:
-        _watch(transport.get_extra_info("socket"))
+        _watch(transport.get_extra_info("socket"), self._silence)
         self._far = transport
         self.hold("start")
 
@@ -148,16 +174,20 @@ class _Far(asyncio.Protocol):
         self._pipe.far_free()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pipe.close()
+        if exc is not None:
+            self._pipe.broken(exc)
+        else:
+            self._pipe.close()
 
 
-def _watch(connection: Any) -> None:
-    """Send at once, and notice within a minute that the other machine is gone."""
+def _watch(connection: Any, silence: int) -> None:
+    """Send at once, and notice that the other machine is gone."""
+    probe = max(1, silence // 6)
     for level, option, value in (
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_SECONDS // 2),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_SECONDS * 1000),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, silence - 3 * probe),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence * 1000),
     ):
         connection.setsockopt(level, option, value)

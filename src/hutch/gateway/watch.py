@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from hutch.domain.instances import InstanceState
 from hutch.domain.people import Actor
 from hutch.errors import HutchError
 from hutch.gateway import messages
@@ -68,10 +69,14 @@ class Watch:
 
     async def _end_unreachable(self, guests: Collection[Guest]) -> None:
         pipes = [(guest.actor, pipe) for guest in guests for pipe in guest.pipes if guest.actor]
-        ways: set[tuple[Actor, str]] = {(actor, pipe.instance_id) for actor, pipe in pipes}
+        ways: set[tuple[Actor, str]] = {(actor, pipe.instance.id) for actor, pipe in pipes}
         if not ways:
             return
         still = await services.still_reachable(self._context, ways)
         for actor, pipe in pipes:
-            if (actor.user_id, pipe.instance_id) not in still:
-                pipe.close()
+            state = still.get((actor.user_id, pipe.instance.id))
+            if state is None:
+                pipe.lose(messages.NOT_YOURS)
+            elif state is InstanceState.STOPPED:
+                # Its programs may have been ended so that they could not say goodbye.
+                pipe.lose(messages.HAS_STOPPED)

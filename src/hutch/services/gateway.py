@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from hutch.domain.instances import Instance
+from hutch.domain.instances import Instance, InstanceState
 from hutch.domain.people import Actor, Role
 from hutch.domain.permissions import Action, can
 from hutch.errors import ForbiddenError, NotFoundError
@@ -64,19 +64,19 @@ async def still_known(context: Context, fingerprints: Collection[str]) -> dict[s
 
 async def still_reachable(
     context: Context, ways: Collection[tuple[Actor, str]]
-) -> set[tuple[str, str]]:
+) -> dict[tuple[str, str], InstanceState]:
     """Which of these ways, from an actor to an instance's id, are still open to them.
 
-    Answers with pairs of the user's and the instance's id.
+    Answers with pairs of the user's and the instance's id, and the state of the instance.
     """
     async with context.db.read() as session:
-        owners = await instances.owners(session, {instance_id for _, instance_id in ways})
+        found = await instances.owners(session, {instance_id for _, instance_id in ways})
         return {
-            (actor.user_id, instance_id)
+            (actor.user_id, instance_id): found[instance_id][1]
             for actor, instance_id in ways
-            if instance_id in owners
+            if instance_id in found
             and (
-                can(actor, Action.INSTANCE_EXEC, owners[instance_id])
+                can(actor, Action.INSTANCE_EXEC, found[instance_id][0])
                 or await _is_shared(session, actor, instance_id)
             )
         }

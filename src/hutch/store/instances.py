@@ -219,10 +219,14 @@ async def behind_on_keys(
     return [(row.id, row.owner_id, row.name) for row in await session.execute(query)]
 
 
-async def owners(session: Session, instance_ids: Collection[str]) -> dict[str, str]:
-    """The owner's id of each of these instances that there still is."""
-    query = select(instances.c.id, instances.c.owner_id).where(instances.c.id.in_(instance_ids))
-    return {row.id: row.owner_id for row in await session.execute(query)}
+async def owners(
+    session: Session, instance_ids: Collection[str]
+) -> dict[str, tuple[str, InstanceState]]:
+    """The owner's id of each of these instances that there still is, and its state."""
+    columns = (instances.c.id, instances.c.owner_id, instances.c.state)
+    query = select(*columns).where(instances.c.id.in_(instance_ids))
+    rows = await session.execute(query)
+    return {row.id: (row.owner_id, InstanceState(row.state)) for row in rows}
 
 
 async def count_by_state(session: Session) -> dict[str, int]:
