@@ -305,11 +305,12 @@ class Site:
         listed = await self.incus_command("list", "--format=json")
         return json.loads(listed.out)
 
-    async def incus_command(self, *argv: str) -> Ran:
+    async def incus_command(self, *argv: str, stdin: bytes = b"") -> Ran:
         """The `incus` command, as an administrator would use it by hand."""
         return await run(
             "incus", "--project", self.incus.project, *argv,
             env={"INCUS_DIR": str(self.incus.folder), "INCUS_CONF": str(self.folder / "incus")},
+            stdin=stdin,
         )  # fmt: skip
 
 
