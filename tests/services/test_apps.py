@@ -188,6 +188,16 @@ async def test_one_lists_what_one_may_open_ones_own_first(
     assert await listed() == ["/apps/own/80/", "/apps/box.alice/8888/"]
 
 
+async def test_where_hutchs_address_is_known_an_app_is_told_with_it(
+    context: Context, alice: Actor, box: str
+) -> None:
+    (found,) = await apps.list_all(context, alice)
+    assert apps.url_of(context.settings, alice, *found) == "/apps/box/8888/"
+    known = with_settings(context, public_url="https://hutch.example.org")
+    url = apps.url_of(known.settings, alice, *found)
+    assert url == "https://hutch.example.org/apps/box/8888/"
+
+
 async def test_with_a_domain_each_app_has_a_host(context: Context, alice: Actor, box: str) -> None:
     [found] = await apps.list_all(context, alice)
     with_domain = with_settings(

@@ -45,9 +45,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 LOCAL = frozenset("login logout ssh server gateway agent up down config reference".split())
 OVER_SSH = frozenset(
     """
-    create list show start stop restart rebuild set delete exec share unshare port snapshot gpu
-    notice operation whoami password key ssh-config token user group quota report node image events
-    overview version
+    create list show start stop restart rebuild set delete exec share unshare port app
+    snapshot gpu notice operation whoami password key ssh-config token user group quota report node
+    image events overview version
     """.split()
 )
 """Every command is in one of these: it belongs to the machine that it is run on, or it may also be

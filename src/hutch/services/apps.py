@@ -154,10 +154,11 @@ async def list_all(context: Context, actor: Actor) -> list[tuple[Instance, Port]
 
 
 def url_of(settings: Settings, actor: Actor, instance: Instance, port: Port) -> str:
-    """Where an app is opened: an address, or a path below hutch's own."""
+    """Where an app is opened: an address, or a path below hutch's own where that is not known."""
     is_own = instance.owner_id == actor.user_id
     if not settings.apps_domain:
-        return path_of(instance.name, instance.owner_name, port.target_port, is_own=is_own)
+        path = path_of(instance.name, instance.owner_name, port.target_port, is_own=is_own)
+        return settings.public_url + path
     host = host_name(
         instance.name, instance.id, port.target_port, settings.apps_domain, is_own=is_own
     )
