@@ -336,6 +336,10 @@ class Settings(BaseModel):
         le=100_000,
         description="Failed logins of one address within login_window_seconds.",
     )
+    gateway_register: Literal["password", "never"] = Field(
+        default="password",
+        description="What somebody registers a first key with at the gateway, if that is possible.",
+    )
     gateway_login_seconds: float = Field(
         default=60.0, ge=1, le=3600, description="What a connection gets to log in."
     )

@@ -31,7 +31,7 @@ from hutch.services.hostkeys import gateway_host_key
 from hutch.services.instances import Wish
 from hutch.services.vault import open_vault
 from hutch.store import events, instances, nodes, users
-from hutch.store.tables import containers, operations, ports
+from hutch.store.tables import containers, login_failures, operations, ports
 from tests import lab as labs
 from tests.system.site import Ran, free_port, new_key, run
 
@@ -204,6 +204,11 @@ class House:
             found = await instances.get_instance(session, machine.id)
         assert found is not None
         return found.state
+
+    async def forget_failures(self) -> None:
+        """No address and no name has guessed wrong."""
+        async with self.context.db.write() as session:
+            await session.execute(login_failures.delete())
 
     async def events(self, action: str, by: str | None = None) -> list[Event]:
         """The newest first."""

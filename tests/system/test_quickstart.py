@@ -93,6 +93,10 @@ def test_the_printed_commands_lead_through_the_gateway(setup: Setup, out: str):
     assert jump
     assert jump.group(1).endswith(f":{setup.gateway_port}")
     assert jump.group(2).endswith("@first")
+    shown = setup.try_run(["ssh-keyscan", "-p", str(setup.gateway_port), "127.0.0.1"]).stdout
+    (setup.folder / "scanned").write_text(shown)
+    listed = setup.try_run(["ssh-keygen", "-lf", str(setup.folder / "scanned")]).stdout
+    assert listed.split()[1] in out
     done = setup.try_run([*setup.through_gateway(), "first", "hostname"])
     assert (done.returncode, done.stdout) == (0, "first\n"), done.stderr
     assert Path(f"/proc/{setup.pid_of('gateway')}").owner() == USER

@@ -2,11 +2,12 @@
 
 A person is known by their key alone. The user name that ssh sends says nothing about who comes:
 any name will do. If it happens to be one of the person's instances that is stopped, they are told
-that going there starts it; that is all a name does.
+that going there starts it. The one name that means something else is `register`, for somebody whose
+key nobody knows.
 """
 
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import asyncssh
@@ -15,16 +16,18 @@ from asyncssh.constants import (
     DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
     DISC_SERVICE_NOT_AVAILABLE,
     DISC_TOO_MANY_CONNECTIONS,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
     OPEN_RESOURCE_SHORTAGE,
 )
 
 from hutch.domain.instances import InstanceState
 from hutch.domain.people import Actor
 from hutch.errors import HutchError
-from hutch.gateway import jump, messages
+from hutch.gateway import jump, messages, register
 from hutch.gateway.errand import Errand
 from hutch.gateway.limits import unit
 from hutch.gateway.pipe import Pipe
+from hutch.gateway.register import Challenge, Reception, Registration
 from hutch.gateway.wire import Connection, Lane
 from hutch.services import gateway as services
 
@@ -51,6 +54,7 @@ class Guest(asyncssh.SSHServer):
         self._offered: dict[str, str] = {}
         self._candidate: tuple[Actor, str] | None = None
         self._is_announced = False
+        self._registration: Registration | None = None
         self.address = ""
         """What counts as one address."""
         self._from = ""
@@ -76,6 +80,8 @@ class Guest(asyncssh.SSHServer):
             self._gateway.limits.leave(self.actor.user_id)
             self._gateway.errands.passes.end(self)
             log.info("Left", person=self.actor.name, request_id=self._request_id)
+        elif self._is_registered:
+            log.info("Left", request_id=self._request_id)
         elif self._offered and self._candidate is None:
             self._gateway.limits.fail(self.address)
             self._gateway.audit.refused(self._from, self._request_id, tuple(self._offered))
@@ -105,6 +111,7 @@ class Guest(asyncssh.SSHServer):
 
     def begin_auth(self, username: str) -> bool:
         self._name = username
+        self._registration = None
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -112,6 +119,35 @@ class Guest(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> Awaitable[bool]:
         return self._knows(key)
+
+    def kbdint_auth_supported(self) -> bool:
+        may = self._context.settings.gateway_register == "password"
+        return may and self._name == register.USER
+
+    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
+        self._registration = Registration(
+            self._context, self._offered, self._from, self._request_id
+        )
+        return self._registration.begin()
+
+    async def validate_kbdint_response(
+        self, username: str, responses: Sequence[str]
+    ) -> Challenge | bool:
+        if self._registration is None:
+            return False
+        try:
+            return await self._registration.answer(responses)
+        except HutchError as error:
+            self.dismiss(f"{error.message} {error.hint}", DISC_NO_MORE_AUTH_METHODS_AVAILABLE)
+            return False
+
+    @property
+    def _is_registered(self) -> bool:
+        """Whether this connection has no more rights than to register a key.
+
+        Somebody's key may have been offered on it too, which proves nothing.
+        """
+        return self._registration is not None and self._registration.is_done
 
     async def _knows(self, key: asyncssh.SSHKey) -> bool:
         """Whether somebody has registered this key; asked when it is offered and when it signs."""
@@ -150,6 +186,11 @@ class Guest(asyncssh.SSHServer):
             self._connection.send_auth_banner(messages.WAKING.format(name=found.name))
 
     def auth_completed(self) -> None:
+        if self._is_registered:
+            # It keeps its place among those that have not logged in, and a term.
+            seconds = self._context.settings.gateway_login_seconds
+            self._gateway.later(seconds, self.dismiss, messages.TIME_IS_UP)
+            return
         if self._candidate is None:
             self.abort()
             return
@@ -172,6 +213,10 @@ class Guest(asyncssh.SSHServer):
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> tuple[Lane, Awaitable[Pipe]]:
         self._check_room()
+        if self._is_registered:
+            raise asyncssh.ChannelOpenError(
+                OPEN_ADMINISTRATIVELY_PROHIBITED, messages.ONLY_REGISTERING
+            )
         if self._connection is None:
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
         return self._connection.new_lane(), self._open_pipe(dest_host, dest_port)
@@ -187,11 +232,15 @@ class Guest(asyncssh.SSHServer):
             text = messages.TOO_MANY_LANES.format(most=MOST_LANES)
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, text)
 
-    def session_requested(self) -> Errand:
+    def session_requested(self) -> Errand | Reception:
         self._check_room()
-        if self.actor is None or self._connection is None:
+        if self._connection is None:
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
         place = self._gateway.place(self._connection.get_extra_info("sockname"))
+        if self._registration is not None and self._is_registered:
+            return Reception(self._registration, place)
+        if self.actor is None:
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
         return Errand(self._gateway.errands, self, self.actor, place)
 
     async def _open_pipe(self, host: str, port: int) -> Pipe:

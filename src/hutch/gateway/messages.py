@@ -29,6 +29,28 @@ TOO_MANY_KEYS = (
 )
 UNAVAILABLE = "The gateway cannot look up keys at the moment. Try again in a moment."
 
+# Somebody's first key
+
+REGISTER = "Register an SSH key with your name and password at hutch."
+NAME = "Name: "
+ITS_PASSWORD = "Password: "  # noqa: S105
+YOU_ARE = "You are {name}."
+ONE_KEY = "Your ssh offered this key:"
+SEVERAL_KEYS = "Your ssh offered these keys:"
+KEY_LINE = "  {number}  {fingerprint}  {type}"
+WHICH_KEY = "Which is it to be? [1-{count}, or 0 for another] "
+ADD_IT = "Let {fingerprint} open the machines of {name}? [y/N] "
+REGISTERED = (
+    "{fingerprint} opens your machines from now on, {name}. Go on with: ssh -p {port} {host}"
+)
+SEND_KEY = (
+    "Send the line of your public key (~/.ssh/id_ed25519.pub), and press Enter. You have none?"
+    " End this, and make one: ssh-keygen -t ed25519"
+)
+NO_KEY = "There was no key."
+ONLY_REGISTERING = "This connection is for registering a key, and for nothing else."
+TIME_IS_UP = "That took too long. Nothing was changed."
+
 # Commands
 
 NO_FILES = (

@@ -35,7 +35,7 @@ class Pipe(Held, asyncssh.SSHTCPSession[bytes]):
         """What the instance said before there was a channel: its first line, as a rule."""
         self._ends = 0
         self._on_end: Callable[[], None] = lambda: None
-        self._on_loss: Callable[[str], None] = lambda _: None
+        self._on_loss: Callable[[str], None] = _tell_nobody
 
     async def connect(self, host: str, port: int) -> None:
         """Connect to the instance's SSH server. Raises OSError, TimeoutError among them."""
@@ -50,7 +50,7 @@ class Pipe(Held, asyncssh.SSHTCPSession[bytes]):
 
     def lose(self, why: str) -> None:
         """End both sides, because the instance can no longer be reached."""
-        on_loss, self._on_loss = self._on_loss, lambda _: None
+        on_loss, self._on_loss = self._on_loss, _tell_nobody
         text = why.format(name=self.instance.name, node=self.instance.node_name)
         on_loss(text)
         self.close()
@@ -178,6 +178,10 @@ class _Far(asyncio.Protocol):
             self._pipe.broken(exc)
         else:
             self._pipe.close()
+
+
+def _tell_nobody(_: str) -> None:
+    """There is nobody who wants to know."""
 
 
 def _watch(connection: Any, silence: int) -> None:

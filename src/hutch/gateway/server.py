@@ -9,6 +9,7 @@ import asyncio
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -103,6 +104,9 @@ class Gateway:
         if settings.gateway_address:
             host, port = split_place(settings.gateway_address, settings.gateway_port)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def later(self, seconds: float, act: Callable[[str], None], text: str) -> None:
+        self._loop.call_later(seconds, act, text)
 
     def _keep(self, task: "asyncio.Task[object]") -> None:
         self._tasks.add(task)

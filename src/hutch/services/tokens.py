@@ -68,21 +68,7 @@ async def login(
     Raises BadLoginError, alike in message and time for an unknown name, a wrong password and a
     disabled person, and TooManyRequestsError after too many failures of the name or the address.
     """
-    async with context.db.read() as session:
-        user = await users.find_user(session, name[:64], context.settings.default_quota)
-        hashed = None if user is None else await users.password_hash(session, user.id)
-    await _verify(
-        context,
-        None if user is None or user.disabled_at is not None else hashed,
-        password,
-        name=name,
-        # A name nobody has may be a password typed into the wrong field: it is not recorded.
-        known="(unknown)" if user is None else user.name,
-        address=address,
-        request_id=request_id,
-    )
-    if user is None:
-        raise BadLoginError
+    user, hashed = await _proved(context, name, password, address=address, request_id=request_id)
     clear = new_token()
     token = Token(
         id=new_id(),
@@ -109,6 +95,38 @@ async def login(
             owner_id=user.id,
         )  # fmt: skip
     return clear, token, user
+
+
+async def recognize(
+    context: Context, name: str, password: str, *, address: str, request_id: str | None
+) -> Actor:
+    """Whose name and password these are, without a token for them. Raises as `login` does."""
+    user, _ = await _proved(context, name, password, address=address, request_id=request_id)
+    async with context.db.write() as session:
+        await tokens.forget_failures(session, name_subject(user.name))
+    return Actor(user.id, user.name, user.role, address=address, request_id=request_id)
+
+
+async def _proved(
+    context: Context, name: str, password: str, *, address: str, request_id: str | None
+) -> tuple[User, str]:
+    """The person, and the hash of the password that was right."""
+    async with context.db.read() as session:
+        user = await users.find_user(session, name[:64], context.settings.default_quota)
+        hashed = None if user is None else await users.password_hash(session, user.id)
+    await _verify(
+        context,
+        None if user is None or user.disabled_at is not None else hashed,
+        password,
+        name=name,
+        # A name nobody has may be a password typed into the wrong field: it is not recorded.
+        known="(unknown)" if user is None else user.name,
+        address=address,
+        request_id=request_id,
+    )
+    if user is None or hashed is None:
+        raise BadLoginError
+    return user, hashed
 
 
 async def check_password(context: Context, actor: Actor, password: str) -> None:

@@ -115,6 +115,7 @@ def _tell_end(launching: Launch, reporter: Reporter) -> None:
         reporter.line("By its name, at one address for all machines:")
         reporter.line(f"  hutch ssh-config --install && ssh {name}")
         reporter.line(f"  ssh -J {place} {ssh['user']}@{name}")
+        reporter.line(f"  (the key of {place} is {launching.gateway_fingerprint})")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,12 @@ class Launch:
             address, port = settings.gateway_host or host.host_address(), settings.gateway_port
         return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
+    @property
+    def gateway_fingerprint(self) -> str:
+        """Of its host key, as ssh shows it at the first connection."""
+        first, *_ = self.client().ssh_config()["known_hosts"].splitlines()
+        return parse_public_key(first.partition(" ")[2]).fingerprint
+
     def client(self) -> Client:
         """The API, as the administrator whose sign-in the person has."""
         if not self._clients:
