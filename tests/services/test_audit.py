@@ -68,6 +68,7 @@ INNER = {
     "notices.deliver", "notices.mark_read",
     # Parts of a change, which records it.
     "operations.enqueue", "keys.push_keys", "tokens.check_password", "tokens.hash_password",
+    "tokens.recognize",
     # What hutch does when the time of one is over; it is recorded as if somebody had ended it.
     "ports.end_due", "shares.end_due",
     # Who asks is found out here; only when a token was last used is written.
