@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from weakref import WeakKeyDictionary
 
-from hutch.domain.accelerators import FoundAccelerator, OpenedDevice, Process, Verb
+from hutch.domain.accelerators import FoundAccelerator, OpenedDevice, Process, Revoked, Verb
 from hutch.domain.nodes import Node
 from hutch.services import accelerators, agents
 from hutch.services.context import Context
@@ -67,6 +67,8 @@ class FakeAgent:
         self.asked: list[Verb] = []
         """What it was asked to do, in order."""
         self.silent = False
+        self.finds_devices = True
+        """Whether it can shut them."""
         self._connection = ""
         _agents[context.db] = self
 
@@ -95,17 +97,18 @@ class FakeAgent:
                 found = self._obey(order)
                 await agents.answer(self.context, self.node.id, order.id, found)
 
-    def _obey(self, order: Revocation) -> list[Process]:
+    def _obey(self, order: Revocation) -> Revoked:
         found = [each for each in self.programs if _uses(each, order.container, order.devices)]
         ending = {
-            Verb.HOLDERS: set[Manner](),
+            Verb.SHUT: set[Manner](),
             Verb.ASK: {Manner.POLITE},
             Verb.END: {Manner.POLITE, Manner.STUBBORN},
         }[order.verb]
         self.programs = [
             each for each in self.programs if each not in found or each.manner not in ending
         ]
-        return [each.process for each in found]
+        is_shut = self.finds_devices and order.verb is not Verb.ASK
+        return Revoked(tuple(each.process for each in found), is_shut)
 
 
 def _uses(program: Program, container: str, devices: Sequence[OpenedDevice]) -> bool:

@@ -22,7 +22,7 @@ from hutch.agent.credentials import read_token
 from hutch.agent.run import carry_out
 from hutch.agent.simulated import simulate
 from hutch.agent.watch import Watch
-from hutch.domain.accelerators import OpenedDevice, Process, Verb
+from hutch.domain.accelerators import OpenedDevice, Process, Revoked, Verb
 from hutch.errors import ConfigurationError
 
 PROCESS = Process(7, "python3 train.py", "hutch-1", "ai", 0)
@@ -100,15 +100,13 @@ class Work:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def __call__(
-        self, verb: Verb, container: str, devices: Sequence[OpenedDevice]
-    ) -> list[Process]:
+    def __call__(self, verb: Verb, container: str, devices: Sequence[OpenedDevice]) -> Revoked:
         self.may_go_on.wait(WAIT)
         self.done.append((verb, container, tuple(devices)))
         if self.fails:
             self.fails -= 1
             raise OSError("it failed")
-        return [PROCESS]
+        return Revoked((PROCESS,), is_shut=True)
 
 
 class Running:
@@ -269,6 +267,7 @@ async def test_it_does_what_it_is_asked_and_answers(hub: Hub, running: Running, 
         "type": "done", "id": "order1",
         "processes": [{"pid": 7, "command": "python3 train.py", "container": "hutch-1",
                        "user": "ai", "memory": 0}],
+        "is_shut": True,
     }  # fmt: skip
     assert work.done == [(Verb.ASK, "hutch-1", (OpenedDevice(1, 3, "/dev/hutch-gpu0"),))]
 
@@ -456,6 +455,6 @@ def test_without_root_it_says_of_no_real_device_that_nobody_has_it_open(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert carry_out(Verb.HOLDERS, "hutch-1", [OpenedDevice(1, 3, "/dev/hutch-gpu0")]) == []
+    assert carry_out(Verb.SHUT, "hutch-1", [OpenedDevice(1, 3, "/dev/hutch-gpu0")]) == Revoked()
     with pytest.raises(ConfigurationError):
-        carry_out(Verb.HOLDERS, "hutch-1", [OpenedDevice(195, 0, "/dev/nvidia0")])
+        carry_out(Verb.SHUT, "hutch-1", [OpenedDevice(195, 0, "/dev/nvidia0")])

@@ -11,13 +11,17 @@ import pytest
 
 from hutch.agent import holders, revoke
 from hutch.agent.processes import Container, Range, started
-from hutch.domain.accelerators import OpenedDevice, Verb
+from hutch.domain.accelerators import OpenedDevice, Process, Verb
 
 NULL = OpenedDevice(1, 3, "/dev/null")
 GPU = OpenedDevice(1, 3, "/dev/hutch-gpu0")
 ZERO = OpenedDevice(1, 5, "/dev/zero")
 TERMINAL = OpenedDevice(5, 2, "/dev/whatever")
 """`/dev/ptmx` by its numbers: real devices are known by those alone."""
+
+
+def carry_out(verb: Verb) -> list[Process]:
+    return list(revoke.carry_out(verb, "box", [TERMINAL]).processes)
 
 
 class Programs:
@@ -131,18 +135,18 @@ def is_alive(program: subprocess.Popen[str]) -> bool:
 def test_only_those_who_have_it_open_are_ended(programs: Programs, pretend: list[int]):
     holder, innocent, outside = programs.start(OPEN), programs.start(), programs.start(OPEN)
     pretend += [holder.pid, innocent.pid]
-    [named] = revoke.carry_out(Verb.END, "box", [TERMINAL])
+    [named] = carry_out(Verb.END)
     assert (named.pid, named.container) == (holder.pid, "box")
     assert holder.wait(5) == -signal.SIGKILL
     assert is_alive(innocent)
     assert is_alive(outside)
-    assert revoke.carry_out(Verb.HOLDERS, "box", [TERMINAL]) == []
+    assert carry_out(Verb.SHUT) == []
 
 
 def test_who_is_named_is_not_signalled(programs: Programs, pretend: list[int]):
     holder = programs.start(OPEN)
     pretend.append(holder.pid)
-    [named] = revoke.carry_out(Verb.HOLDERS, "box", [TERMINAL])
+    [named] = carry_out(Verb.SHUT)
     assert named.pid == holder.pid
     assert is_alive(holder)
 
@@ -152,16 +156,16 @@ def test_who_is_asked_may_end_in_order(programs: Programs, pretend: list[int]):
         "import signal", OPEN, "signal.signal(signal.SIGTERM, lambda *_: os._exit(7))"
     )
     pretend.append(holder.pid)
-    assert len(revoke.carry_out(Verb.ASK, "box", [TERMINAL])) == 1
+    assert len(carry_out(Verb.ASK)) == 1
     assert holder.wait(5) == 7
 
 
 def test_who_does_not_listen_is_ended(programs: Programs, pretend: list[int]):
     holder = programs.start("import signal", OPEN, "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
     pretend.append(holder.pid)
-    revoke.carry_out(Verb.ASK, "box", [TERMINAL])
+    carry_out(Verb.ASK)
     assert is_alive(holder)
-    revoke.carry_out(Verb.END, "box", [TERMINAL])
+    carry_out(Verb.END)
     assert holder.wait(5) == -signal.SIGKILL
 
 
@@ -172,7 +176,7 @@ def test_the_first_process_of_a_container_is_named_and_never_ended(
     pretend.append(first.pid)
     box = Container("box", "p_box", first.pid, (Range(0, os.getuid(), 1),))
     monkeypatch.setattr("hutch.agent.processes.find_container", lambda *_: box)
-    [named] = revoke.carry_out(Verb.END, "box", [TERMINAL])
+    [named] = carry_out(Verb.END)
     assert named.pid == first.pid
     assert is_alive(first)
 
@@ -184,7 +188,7 @@ def test_a_process_of_a_user_that_is_not_the_containers_is_never_ended(
     pretend.append(stranger.pid)
     box = Container("box", "p_box", 1, (Range(0, os.getuid() + 1, 65536),))
     monkeypatch.setattr("hutch.agent.processes.find_container", lambda *_: box)
-    assert len(revoke.carry_out(Verb.END, "box", [TERMINAL])) == 1
+    assert len(carry_out(Verb.END)) == 1
     assert is_alive(stranger)
 
 
@@ -194,7 +198,7 @@ def test_without_a_container_nobody_is_ended(
     holder = programs.start(OPEN)
     pretend.append(holder.pid)
     monkeypatch.setattr("hutch.agent.processes.find_container", lambda *_: None)
-    revoke.carry_out(Verb.END, "box", [TERMINAL])
+    carry_out(Verb.END)
     assert is_alive(holder)
 
 
@@ -213,7 +217,7 @@ def test_a_number_that_another_process_has_by_now_is_of_no_harm(
         return open_handle(other.pid, flags)
 
     monkeypatch.setattr(os, "pidfd_open", after_the_number_was_given_away)
-    revoke.carry_out(Verb.END, "box", [TERMINAL])
+    carry_out(Verb.END)
     assert is_alive(other)
 
 
@@ -230,7 +234,7 @@ def test_one_that_let_go_in_the_last_moment_is_not_ended(
         return len(looks) == 1 and has_open(pid, devices, proc)
 
     monkeypatch.setattr("hutch.agent.holders.has_open", once)
-    revoke.carry_out(Verb.END, "box", [TERMINAL])
+    carry_out(Verb.END)
     assert is_alive(holder)
 
 
@@ -247,7 +251,7 @@ def test_what_begets_others_while_it_is_ended_is_ended_with_them(
         send(handle, number)
 
     monkeypatch.setattr(signal, "pidfd_send_signal", beget)
-    named = revoke.carry_out(Verb.END, "box", [TERMINAL])
+    named = carry_out(Verb.END)
     assert {each.pid for each in named} == {parent.pid, child.pid}
     assert child.wait(5) == -signal.SIGKILL
 

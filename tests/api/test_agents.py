@@ -296,8 +296,11 @@ async def test_an_order_goes_to_the_agent_and_its_answer_comes_back(server: Serv
             "devices": [{"major": 195, "minor": 0, "path": "/dev/nvidia0"}],
         }  # fmt: skip
         process = {"pid": 7, "command": "x", "container": "hutch-1", "user": "ai", "memory": 0}
-        await say(agent, {"type": "done", "id": order, "processes": [process]})
-        [named] = await waiting or ()
+        await say(agent, {"type": "done", "id": order, "processes": [process], "is_shut": True})
+        revoked = await waiting
+        assert revoked is not None
+        assert revoked.is_shut
+        [named] = revoked.processes
         assert (named.pid, named.user) == (7, "ai")
         await labs.close_context(context)
 

@@ -65,9 +65,21 @@ async def test_who_holds_nothing_waits_for_nobody(context: Context, alice: Actor
     await run(context)
     ended = await operations.show(context, alice, operation.id)
     assert ended.state is OperationState.DONE
-    assert agent_of(context).asked == [Verb.HOLDERS, Verb.END, Verb.HOLDERS]
+    assert agent_of(context).asked == [Verb.SHUT]
     assert await texts(context, alice) == []
     assert (await now(context, alice, lease)).end_reason is EndReason.RELEASED
+
+
+async def test_what_cannot_be_shut_is_looked_at_again_once_it_is_out(
+    context: Context, alice: Actor
+) -> None:
+    lease = await with_lease(context, alice)
+    agent_of(context).finds_devices = False
+    agent_of(context).asked.clear()
+    operation = await release(context, alice, lease)
+    await run(context)
+    assert (await operations.show(context, alice, operation.id)).state is OperationState.DONE
+    assert agent_of(context).asked == [Verb.SHUT, Verb.END, Verb.SHUT]
 
 
 async def test_what_holds_it_is_named_asked_and_ended_and_nothing_else_is(
@@ -111,7 +123,7 @@ async def test_grace_is_given_and_not_waited_for_once_it_has_ended(
     await release(context, alice, lease)
     # The grace is ten seconds of a clock that stands still in effect: `run` gives up before.
     await run(context)
-    assert agent.asked == [Verb.HOLDERS, Verb.ASK, Verb.HOLDERS, Verb.END, Verb.HOLDERS]
+    assert agent.asked == [Verb.SHUT, Verb.ASK, Verb.SHUT, Verb.END, Verb.SHUT]
 
 
 async def test_nothing_is_handed_on_while_something_hangs_on_to_it(

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 import pytest_asyncio
 
-from hutch.domain.accelerators import OpenedDevice, Process, Verb
+from hutch.domain.accelerators import OpenedDevice, Revoked, Verb
 from hutch.domain.people import Actor
 from hutch.errors import BadTokenError, ForbiddenError, NotFoundError
 from hutch.services import agents, nodes
@@ -17,6 +17,10 @@ from tests.accelerators import card, hold, ids, process, sign_in
 from tests.lab import Clock, Lab
 
 DEVICE = OpenedDevice(195, 0, "/dev/nvidia0")
+
+
+def answer_of(container: str) -> Revoked:
+    return Revoked((process(container),), is_shut=True)
 
 
 class Desk:
@@ -30,7 +34,7 @@ class Desk:
         self.seen: list[Revocation] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def order(self, verb: Verb = Verb.HOLDERS) -> str:
+    async def order(self, verb: Verb = Verb.SHUT) -> str:
         async with self.context.db.write() as session:
             return await agents.order(
                 session,
@@ -51,9 +55,9 @@ class Desk:
         async for order in agents.orders(self.context, node_id, self.connection):
             self.seen.append(order)
             if answering:
-                await agents.answer(self.context, node_id, order.id, [process("hutch-1")])
+                await agents.answer(self.context, node_id, order.id, answer_of("hutch-1"))
 
-    async def result(self, order_id: str, timeout: float = 10) -> tuple[Process, ...] | None:
+    async def result(self, order_id: str, timeout: float = 10) -> Revoked | None:
         return await agents.await_result(self.context, order_id, timeout=timeout)
 
 
@@ -94,7 +98,7 @@ async def test_only_administrators_make_such_tokens(context: Context, alice: Act
 async def test_an_order_is_answered(desk: Desk):
     desk.connect()
     order = await desk.order(Verb.ASK)
-    assert await desk.result(order) == (process("hutch-1"),)
+    assert await desk.result(order) == answer_of("hutch-1")
     [seen] = desk.seen
     assert (seen.verb, seen.container, seen.devices) == (Verb.ASK, "hutch-1", (DEVICE,))
 
@@ -104,7 +108,7 @@ async def test_an_order_waits_for_the_agent_to_come(desk: Desk):
     waiting = asyncio.create_task(desk.result(order))
     await asyncio.sleep(0)
     desk.connect()
-    assert await waiting == (process("hutch-1"),)
+    assert await waiting == answer_of("hutch-1")
 
 
 async def test_an_order_and_its_answer_pass_between_two_servers(desk: Desk):
@@ -115,7 +119,7 @@ async def test_an_order_and_its_answer_pass_between_two_servers(desk: Desk):
         desk.context.db, desk.context.settings, desk.context.vault, desk.context.engines, Hints(),
         desk.context.now,
     )  # fmt: skip
-    assert await desk.result(order) == (process("hutch-1"),)
+    assert await desk.result(order) == answer_of("hutch-1")
 
 
 async def test_an_order_is_handed_out_once_to_a_connection_and_again_to_the_next(desk: Desk):
@@ -137,7 +141,7 @@ async def test_what_nobody_answered_in_time_is_not_carried_out_later(desk: Desk)
     assert await desk.result(order, timeout=0) is None
     desk.connect()
     assert await desk.result(await desk.order()) is not None
-    assert [each.verb for each in desk.seen] == [Verb.HOLDERS]
+    assert [each.verb for each in desk.seen] == [Verb.SHUT]
     assert await desk.result(order) is None
 
 
@@ -151,25 +155,25 @@ async def test_what_a_server_left_behind_is_not_carried_out_later(desk: Desk, cl
         slot=1,
     )  # fmt: skip
     assert await desk.result(await desk.order()) is not None
-    assert [each.verb for each in desk.seen] == [Verb.HOLDERS]
+    assert [each.verb for each in desk.seen] == [Verb.SHUT]
 
 
 async def test_a_new_order_for_a_lease_withdraws_the_one_before(desk: Desk):
     first = await desk.order(Verb.END)
-    second = await desk.order(Verb.HOLDERS)
+    second = await desk.order(Verb.SHUT)
     desk.connect()
     assert await desk.result(second) is not None
-    assert [each.verb for each in desk.seen] == [Verb.HOLDERS]
+    assert [each.verb for each in desk.seen] == [Verb.SHUT]
     assert await desk.result(first) is None
 
 
 async def test_an_answer_that_comes_too_late_or_from_another_node_is_forgotten(desk: Desk):
     order = await desk.order()
-    await agents.answer(desk.context, "another", order, [process("hutch-2")])
+    await agents.answer(desk.context, "another", order, answer_of("hutch-2"))
     assert await desk.result(order, timeout=0) is None
-    await agents.answer(desk.context, desk.lab.node.id, order, [process("hutch-1")])
+    await agents.answer(desk.context, desk.lab.node.id, order, answer_of("hutch-1"))
     assert await desk.result(order, timeout=0) is None
-    await agents.answer(desk.context, desk.lab.node.id, "unheard of", [])
+    await agents.answer(desk.context, desk.lab.node.id, "unheard of", Revoked())
 
 
 async def test_a_connection_that_no_longer_counts_gets_no_orders(desk: Desk):

@@ -259,7 +259,7 @@ class Machine:
     async def ask(self, verb: Verb) -> list[Process]:
         found = await agents.await_result(self.lab.context, await self.order(verb), timeout=30)
         assert found is not None
-        return list(found)
+        return list(found.processes)
 
 
 @pytest_asyncio.fixture
@@ -300,11 +300,11 @@ async def machine(site: Site, lab: Lab) -> AsyncIterator[Machine]:
 
 
 async def test_an_order_ends_who_holds_a_device_and_only_that(machine: Machine):
-    [holder] = await machine.ask(Verb.HOLDERS)
+    [holder] = await machine.ask(Verb.SHUT)
     assert (holder.command, holder.user) == ("sleep", "root")
     assert [each.pid for each in await machine.ask(Verb.END)] == [holder.pid]
     assert not Path(f"/proc/{holder.pid}").exists()
-    assert await machine.ask(Verb.HOLDERS) == []
+    assert await machine.ask(Verb.SHUT) == []
     assert (await machine.run("pgrep -cx sleep")).strip() == "1"
 
 
@@ -327,5 +327,5 @@ async def test_an_order_outlives_whoever_was_to_carry_it_out(
         await site.start_agent()
     ended = await waiting
     assert ended is not None
-    assert [each.command for each in ended] == ["sleep"]
+    assert [each.command for each in ended.processes] == ["sleep"]
     assert (await machine.run("pgrep -cx sleep")).strip() == "1"

@@ -29,6 +29,7 @@ from hutch.domain.accelerators import (
     OpenedDevice,
     Process,
     Reading,
+    Revoked,
     Vendor,
     Verb,
 )
@@ -49,7 +50,7 @@ KEPT_ANSWERS = 256
 REPLACED = 4409
 """The code with which the server ends a connection when another one came."""
 
-CarryOut = Callable[[Verb, str, Sequence[OpenedDevice]], list[Process]]
+CarryOut = Callable[[Verb, str, Sequence[OpenedDevice]], Revoked]
 
 
 class Agent:
@@ -72,7 +73,7 @@ class Agent:
         self._interval = interval
         self._look: Look | None = None
         self._looked = asyncio.Event()
-        self._answers: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
+        self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
         """What was done, by the order's id: asked again after a break, it is not done again."""
         self._one_at_a_time = asyncio.Lock()
         self._pause = FIRST_PAUSE
@@ -236,18 +237,18 @@ class Agent:
                 answer = await self._done(order)
         if answer is not None:
             with suppress(ConnectionClosed):
-                await _say(socket, {"type": "done", "id": order["id"], "processes": answer})
+                await _say(socket, {"type": "done", "id": order["id"], **answer})
 
-    async def _done(self, order: dict[str, Any]) -> list[dict[str, Any]] | None:
+    async def _done(self, order: dict[str, Any]) -> dict[str, Any] | None:
         """Do it; what is answered, None for nothing: then the server asks again."""
         devices = [OpenedDevice(**each) for each in order["devices"]]
         try:
             verb, container = Verb(order["verb"]), str(order["container"])
-            found = await in_thread(lambda: self._carry_out(verb, container, devices))
+            done = await in_thread(lambda: self._carry_out(verb, container, devices))
         except Exception:
             log.exception("an order could not be carried out", order=order["id"])
             return None
-        answer = [_as_dict(each) for each in found]
+        answer = {"processes": [_as_dict(each) for each in done.processes], "is_shut": done.is_shut}
         self._answers[order["id"]] = answer
         while len(self._answers) > KEPT_ANSWERS:
             self._answers.popitem(last=False)

@@ -17,7 +17,7 @@ import structlog
 from hutch.agent import holders, processes
 from hutch.agent.processes import PROC, Container
 from hutch.agent.shut import shut
-from hutch.domain.accelerators import OpenedDevice, Process, Verb
+from hutch.domain.accelerators import OpenedDevice, Process, Revoked, Verb
 
 log = structlog.get_logger("hutch.agent")
 
@@ -25,6 +25,8 @@ END_SECONDS = 5.0
 """How long processes that were ended may take to be gone: the driver lets go of the device then."""
 ROUNDS = 20
 """How often what a process has begun while it was being ended is looked for again."""
+LOOKS = 2
+"""How often in a row nobody has to be found: one may hand a device on to another in between."""
 MOST = 200
 """Processes that are named in one answer."""
 
@@ -33,15 +35,25 @@ _SIGNALS = {Verb.ASK: signal.SIGTERM, Verb.END: signal.SIGKILL}
 
 def carry_out(
     verb: Verb, container: str, devices: Sequence[OpenedDevice], proc: Path = PROC
-) -> list[Process]:
+) -> Revoked:
     """Do what was ordered; the processes that were found, and that it was done to.
 
-    Before processes are ended the devices are shut, so that nobody opens one anew. The first
+    The devices are shut before anybody is named or ended, so that nobody opens one anew. The first
     process of a container is named and never signalled: with it the machine would stop.
     """
-    if verb is not Verb.END:
-        return _round(verb, container, devices, proc)[0][:MOST]
-    shut_devices(container, devices, proc)
+    is_shut = verb is not Verb.ASK and shut_devices(container, devices, proc)
+    find = _end if verb is Verb.END else _look
+    return Revoked(tuple(find(verb, container, devices, proc)[:MOST]), is_shut)
+
+
+def _look(verb: Verb, container: str, devices: Sequence[OpenedDevice], proc: Path) -> list[Process]:
+    for _ in range(LOOKS):
+        if named := _round(verb, container, devices, proc)[0]:
+            return named
+    return []
+
+
+def _end(verb: Verb, container: str, devices: Sequence[OpenedDevice], proc: Path) -> list[Process]:
     deadline = time.monotonic() + END_SECONDS
     ended: dict[int, Process] = {}
     for _ in range(ROUNDS):
@@ -50,13 +62,12 @@ def carry_out(
         _await_end(handles, deadline)
         if not handles or time.monotonic() >= deadline:
             break
-    return list(ended.values())[:MOST]
+    return list(ended.values())
 
 
-def shut_devices(name: str, devices: Sequence[OpenedDevice], proc: Path) -> None:
+def shut_devices(name: str, devices: Sequence[OpenedDevice], proc: Path) -> bool:
     container = processes.find_container(name, processes.members(name, proc), proc)
-    if container is not None:
-        shut(container, devices, proc)
+    return container is not None and shut(container, devices, proc)
 
 
 def _round(

@@ -14,7 +14,7 @@ from hutch.agent.connection import Agent
 from hutch.agent.credentials import read_token
 from hutch.agent.simulated import MAJOR, Simulated
 from hutch.agent.watch import Watch
-from hutch.domain.accelerators import OpenedDevice, Process, Verb
+from hutch.domain.accelerators import OpenedDevice, Revoked, Verb
 from hutch.errors import ConfigurationError
 
 log = structlog.get_logger("hutch.agent")
@@ -35,7 +35,7 @@ def run(server: str, token_file: Path, simulated: Simulated, *, interval: float)
     asyncio.run(_until_stopped(agent))
 
 
-def carry_out(verb: Verb, container: str, devices: Sequence[OpenedDevice]) -> list[Process]:
+def carry_out(verb: Verb, container: str, devices: Sequence[OpenedDevice]) -> Revoked:
     """Do what was ordered, as far as this process may.
 
     Raises ConfigurationError without root's rights, unless there is nothing to do: a simulated
@@ -44,7 +44,7 @@ def carry_out(verb: Verb, container: str, devices: Sequence[OpenedDevice]) -> li
     if os.geteuid() == 0:
         return revoke.carry_out(verb, container, devices)
     if all(each.major == MAJOR for each in devices):
-        return []
+        return Revoked()
     raise ConfigurationError("Only root sees who has a device open.", hint="Run it as root.")
 
 

@@ -24,22 +24,32 @@ _MONITOR = "[lxc monitor] "
 _MEMORY_MAJOR = 1
 
 
-def shut(container: Container, devices: Iterable[OpenedDevice], proc: Path = PROC) -> list[str]:
-    """Shut those nodes of a container that are one of the devices; their names."""
+def shut(container: Container, devices: Iterable[OpenedDevice], proc: Path = PROC) -> bool:
+    """Shut the nodes of a container that are these devices; whether it has each, and all are shut.
+
+    False as well for one that the engine has removed: where its node went is not known then.
+    """
     folder = _folder(container, proc)
     if folder is None:
         log.warning("the devices of a container were not found", container=container.name)
-        return []
-    wanted = tuple(devices)
-    found = [each for each in _entries(folder) if any(_is(each, device) for device in wanted)]
-    for each in found:
-        try:
-            os.chown(each, 0, 0, follow_symlinks=False)
-            each.chmod(0)
-        except OSError as error:
-            # What has it open is ended all the same.
-            log.exception("a device could not be shut", device=each.name, reason=str(error))
-    return [each.name for each in found]
+        return False
+    entries = _entries(folder)
+    all_shut = True
+    for device in devices:
+        nodes = [each for each in entries if _is(each, device)]
+        all_shut = bool(nodes) and all([_shut(each) for each in nodes]) and all_shut
+    return all_shut
+
+
+def _shut(node: Path) -> bool:
+    try:
+        os.chown(node, 0, 0, follow_symlinks=False)
+        node.chmod(0)
+    except OSError as error:
+        # What has it open is ended all the same.
+        log.exception("a device could not be shut", device=node.name, reason=str(error))
+        return False
+    return True
 
 
 def _folder(container: Container, proc: Path) -> Path | None:

@@ -15,6 +15,7 @@ from hutch.domain.accelerators import (
     Health,
     Process,
     Reading,
+    Revoked,
     Vendor,
 )
 from hutch.domain.sizes import LARGEST
@@ -139,6 +140,10 @@ class Done(Body):
     type: Literal["done"]
     id: Text = Field(max_length=16)
     processes: Processes
+    is_shut: bool = False
+
+    def parsed(self) -> Revoked:
+        return Revoked(tuple(each.parsed() for each in self.processes), self.is_shut)
 
 
 Message = Annotated[Hello | Accelerators | Readings | Done, Field(discriminator="type")]

@@ -149,8 +149,8 @@ class _Conversation:
                     recorder.outdate()
                     self._told.set()
                 case Done() as told:
-                    processes = [each.parsed() for each in told.processes]
-                    await _or_over(agents.answer(self._context, self._node.id, told.id, processes))
+                    done = told.parsed()
+                    await _or_over(agents.answer(self._context, self._node.id, told.id, done))
                 case Hello():
                     raise _OverError(POLICY, InvalidInputError("Say hello once."))
 

@@ -102,6 +102,16 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoked:
+    """What a node's agent answers when it was asked to do something about a container's devices."""
+
+    processes: tuple[Process, ...] = ()
+    """Those that were found to have one open, and asked or ended if that was the order."""
+    is_shut: bool = False
+    """Whether nobody in the container can open one of them anew, by whatever way to it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What an accelerator was doing at one moment."""
 
@@ -134,8 +144,8 @@ class Reading:
 class Verb(StrEnum):
     """What a node's agent is asked to do about the processes that have a device open."""
 
-    HOLDERS = "holders"
-    """Name them."""
+    SHUT = "shut"
+    """Let nobody open it anew, and name those that have it open already."""
     ASK = "ask"
     """Ask them to end: SIGTERM."""
     END = "end"

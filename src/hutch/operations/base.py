@@ -23,6 +23,10 @@ class Retry(Exception):  # noqa: N818 - an instruction to the runner, not an err
         self.message = message
 
 
+class Done(Exception):  # noqa: N818 - an instruction to the runner
+    """The steps that are left have nothing to do any more."""
+
+
 class Failed(Exception):  # noqa: N818 - an instruction to the runner
     """It cannot be done: undo what was begun, and tell the person this."""
 

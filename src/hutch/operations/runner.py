@@ -31,7 +31,7 @@ from hutch.errors import (
     HutchError,
     InternalError,
 )
-from hutch.operations.base import Failed, LeaseLostError, Procedure, Retry, Step, Work
+from hutch.operations.base import Done, Failed, LeaseLostError, Procedure, Retry, Step, Work
 from hutch.operations.registry import PROCEDURES
 from hutch.services.context import Context
 from hutch.store import events, operations
@@ -223,8 +223,12 @@ class Runner:
         if work.operation.step and work.operation.message != step.message:
             await work.save(message=step.message)
             self._tell(work.operation)
-        await step.do(work)
-        if index + 1 == len(procedure.steps):
+        is_last = index + 1 == len(procedure.steps)
+        try:
+            await step.do(work)
+        except Done:
+            is_last = True
+        if is_last:
             try:
                 await self._end(work, procedure, OperationState.DONE)
             except _CancelledInTimeError:

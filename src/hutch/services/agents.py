@@ -6,12 +6,12 @@ names may belong to somebody else later.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 
-from hutch.domain.accelerators import OpenedDevice, Process, Verb
+from hutch.domain.accelerators import OpenedDevice, Process, Revoked, Verb
 from hutch.domain.nodes import Node
 from hutch.errors import BadTokenError, DatabaseUnavailableError
 from hutch.services.context import Context
@@ -63,10 +63,8 @@ async def order(
     )
 
 
-async def await_result(
-    context: Context, order_id: str, *, timeout: float
-) -> tuple[Process, ...] | None:
-    """The processes that were found, and asked or ended if that was the order.
+async def await_result(context: Context, order_id: str, *, timeout: float) -> Revoked | None:
+    """What the agent has done and found.
 
     None when the agent has not answered within `timeout` seconds, or another order came after
     this one; then it will not be carried out any more, unless that has begun.
@@ -79,7 +77,7 @@ async def await_result(
             async with context.db.read() as session:
                 row = await revocations.get_revocation(session, order_id)
             if row is None or row.done_at is not None:
-                return _processes(row)
+                return _revoked(row)
             hint(context, row.node_id)
             left = deadline - loop.time()
             if left <= 0:
@@ -90,18 +88,19 @@ async def await_result(
                     await answered.wait()
 
 
-async def _withdraw(context: Context, row: Revocation) -> tuple[Process, ...] | None:
+async def _withdraw(context: Context, row: Revocation) -> Revoked | None:
     async with context.db.write() as session:
         if await revocations.finish(session, row.id, row.node_id, None, context.now()):
             return None
         # The answer came in the last moment.
-        return _processes(await revocations.get_revocation(session, row.id))
+        return _revoked(await revocations.get_revocation(session, row.id))
 
 
-def _processes(row: Revocation | None) -> tuple[Process, ...] | None:
+def _revoked(row: Revocation | None) -> Revoked | None:
     if row is None or row.result is None:
         return None
-    return tuple(Process(**each) for each in row.result["processes"])
+    processes = tuple(Process(**each) for each in row.result["processes"])
+    return Revoked(processes, row.result.get("is_shut", False))
 
 
 async def orders(context: Context, node_id: str, connection: str) -> AsyncIterator[Revocation]:
@@ -141,13 +140,10 @@ def hint(context: Context, node_id: str) -> None:
     context.hints.changed(_inbox(node_id))
 
 
-async def answer(
-    context: Context, node_id: str, order_id: str, processes: Iterable[Process]
-) -> None:
+async def answer(context: Context, node_id: str, order_id: str, revoked: Revoked) -> None:
     """Keep what a node's agent has answered; one that nobody waits for is forgotten."""
-    result = {"processes": [asdict(each) for each in processes]}
     async with context.db.write() as session:
-        await revocations.finish(session, order_id, node_id, result, context.now())
+        await revocations.finish(session, order_id, node_id, asdict(revoked), context.now())
     context.hints.changed(order_id)
 
 
