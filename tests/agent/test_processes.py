@@ -1,6 +1,7 @@
 """Which container a process is in is what the engine says, never what a container says."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,8 @@ PAYLOAD = "/lxc.payload.hutch_hutch-aaaa0001"
         ("/lxc.payload.hutch-aaaa0001", "hutch-aaaa0001"),
         ("/system.slice/incus.service/lxc.payload.hutch_hutch-aaaa0001", "hutch-aaaa0001"),
         ("/../lxc.payload.hutch_hutch-aaaa0001", "hutch-aaaa0001"),
+        # What is left of a crash keeps LXC from the name.
+        ("/lxc.payload.hutch_hutch-aaaa0001-1", "hutch-aaaa0001"),
         # A container may make groups of any name, but only inside its own.
         ("/lxc.payload.h_hutch-bbbb0002/lxc.payload.h_hutch-aaaa0001", "hutch-bbbb0002"),
         ("/lxc.payload.h_hutch-bbbb0002/x/y/lxc.payload.h_hutch-aaaa0001", "hutch-bbbb0002"),
@@ -96,6 +99,48 @@ def test_a_container_is_found_by_its_first_process(tmp_path: Path):
     assert sorted(inside) == [90, 95, 100]
     assert processes.find_container("hutch-aaaa0001", inside, tmp_path) == BOX
     assert processes.find_container("hutch-aaaa0001", [90, 95], tmp_path) is None
+
+
+def groups_of(root: Path, *groups: str) -> None:
+    for each in groups:
+        (root / each.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        (root / each.lstrip("/") / "cgroup.procs").touch()
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "root"), [("0::{path}", ""), ("7:pids:{path}\n1:cpu:{path}\n0::/", "pids")]
+)
+def test_a_container_that_was_found_is_asked_for_its_processes(
+    tmp_path: Path, cgroup: str, root: str
+):
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    process(proc, 100, f"{PAYLOAD}/init.scope", cgroup=cgroup)
+    groups_of(groups / root, PAYLOAD, f"{PAYLOAD}/init.scope", f"{PAYLOAD}/a/b")
+
+    def members() -> list[int]:
+        return sorted(processes.members("hutch-aaaa0001", proc, groups))
+
+    assert members() == [100]
+    # From now on what the kernel tells of the group counts, wherever in it a process is.
+    for group, told in (("", ""), ("init.scope", "100\n"), ("a/b", "7\n8\n")):
+        (groups / root / PAYLOAD.lstrip("/") / group / "cgroup.procs").write_text(told)
+    assert members() == [7, 8, 100]
+    # One that was left empty, or is gone, may have got another name meanwhile.
+    shutil.rmtree(groups)
+    assert members() == [100]
+
+
+def test_more_groups_than_anybody_needs_hide_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    process(proc, 100, PAYLOAD)
+    groups_of(groups, PAYLOAD, *(f"{PAYLOAD}/{number}" for number in range(5)))
+    assert processes.members("hutch-aaaa0001", proc, groups) == [100]
+    monkeypatch.setattr(processes, "_MOST_GROUPS", 5)
+    process(proc, 7, f"{PAYLOAD}/4")
+    (groups / PAYLOAD.lstrip("/") / "0" / "cgroup.procs").write_text("100\n")
+    assert sorted(processes.members("hutch-aaaa0001", proc, groups)) == [7, 100]
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,12 @@ def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 def _mappings(pid: int, proc: Path) -> Iterator[tuple[str, os.stat_result]]:
     """What is mapped into memory: that stays when its file was closed."""
     try:
-        told = (proc / str(pid) / "maps").read_bytes().decode(errors="replace")
+        told = (proc / str(pid) / "maps").read_bytes()
     except OSError:
         return
-    for first, last, link in _MAPPED.findall(told):
+    if b" /dev/" not in told and b" / (deleted)" not in told:
+        return  # nearly all
+    for first, last, link in _MAPPED.findall(told.decode(errors="replace")):
         try:
             path = proc / str(pid) / "map_files" / f"{int(first, 16):x}-{int(last, 16):x}"
             yield link, path.stat()

@@ -11,13 +11,19 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hutch.domain.accelerators import Process
 
 PROC = Path("/proc")
+GROUPS = Path("/sys/fs/cgroup")
 _PAYLOAD = re.compile(r"^[^:]*:[^:]*:(?:/[^/\n]+)*?/lxc\.payload\.([^/\n]+)", re.MULTILINE)
+_PAYLOAD_FOLDER = re.compile(r"(?:/[^/\n]+)*?/lxc\.payload\.[^/\n]+")
+_COUNTED = re.compile(r"(?<=_hutch-[0-9a-f]{8})-[0-9]+$")
+"""What LXC adds to the name when a group of that name was left behind by a crash."""
+_MOST_GROUPS = 500
 _LARGEST_PASSWD = 1024 * 1024
 _INTERPRETERS = re.compile(r"(?:python|pypy|perl|ruby|node|bash|sh|java)[\d.]*")
 LONGEST_COMMAND, LONGEST_USER = 64, 32
@@ -67,13 +73,61 @@ def container_of(pid: int, proc: Path = PROC) -> str | None:
 
 
 def _group(pid: int, proc: Path) -> str | None:
-    found = set(_PAYLOAD.findall(_read(f"{proc}/{pid}/cgroup")))
-    return found.pop() if len(found) == 1 else None
+    told = _read(f"{proc}/{pid}/cgroup")
+    # Most processes of a node are in no container.
+    found = set(_PAYLOAD.findall(told)) if "/lxc.payload." in told else set[str]()
+    return _COUNTED.sub("", found.pop()) if len(found) == 1 else None
 
 
-def members(name: str, proc: Path = PROC) -> list[int]:
+def members(name: str, proc: Path = PROC, groups: Path = GROUPS) -> list[int]:
     """The processes in a container, by its control group alone."""
-    return [pid for pid in pids(proc) if container_of(pid, proc) == name]
+    folder = _folders.get((proc, name))
+    if folder is not None and (told := _listed(folder)):
+        return told
+    found = [pid for pid in pids(proc) if container_of(pid, proc) == name]
+    folder = _group_folder(found[0], proc, groups) if found else None
+    if folder is None:
+        _folders.pop((proc, name), None)
+    else:
+        _folders[proc, name] = folder
+    return found
+
+
+_folders: dict[tuple[Path, str], Path] = {}
+"""Where the control groups of containers were found. To ask one of them costs what the container
+has in it; to find it, a look at every process of the node."""
+
+
+def _group_folder(pid: int, proc: Path, groups: Path) -> Path | None:
+    """The control group of the container that a process is in, of the hierarchy that counts
+    processes, or the only one (cgroups(7))."""
+    for line in _read(f"{proc}/{pid}/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        root = groups if number == "0" else groups / controllers
+        top = _PAYLOAD_FOLDER.match(path)
+        if top and (number == "0" or controllers == "pids"):
+            folder = root / top.group().lstrip("/")
+            if (folder / "cgroup.procs").exists():
+                return folder
+    return None
+
+
+def _listed(folder: Path) -> list[int] | None:
+    """The processes of a control group and of those below it. None when somebody inside has made
+    so many groups that a look at every process of the node is faster."""
+    found: list[int] = []
+    waiting, seen = [str(folder)], 0
+    while waiting:
+        group = waiting.pop()
+        seen += 1
+        if seen > _MOST_GROUPS:
+            return None
+        # One that is gone had nobody left; a group of threads names none, as the one above it does.
+        with suppress(OSError), open(f"{group}/cgroup.procs", "rb") as told:
+            found += [int(line) for line in told]
+        with suppress(OSError), os.scandir(group) as entries:
+            waiting += [each.path for each in entries if each.is_dir(follow_symlinks=False)]
+    return found
 
 
 def find_container(name: str, inside: Iterable[int], proc: Path = PROC) -> Container | None:

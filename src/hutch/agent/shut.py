@@ -34,11 +34,8 @@ def shut(container: Container, devices: Iterable[OpenedDevice], proc: Path = PRO
         log.warning("the devices of a container were not found", container=container.name)
         return False
     entries = _entries(folder)
-    all_shut = True
-    for device in devices:
-        nodes = [each for each in entries if _is(each, device)]
-        all_shut = bool(nodes) and all([_shut(each) for each in nodes]) and all_shut
-    return all_shut
+    shut_of_each = [[_shut(each) for each in entries if _is(each, device)] for device in devices]
+    return all(found and all(found) for found in shut_of_each)
 
 
 def _shut(node: Path) -> bool:
