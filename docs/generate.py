@@ -303,7 +303,7 @@ _ACTIONS = {
     "lease.extend": "A lease runs longer.",
     "lease.grant": "A lease has got accelerators; `detail` names them.",
     "lease.kill": "What had not ended by then was ended: `detail` names it.",
-    "lease.mended": "A container lacked a device, or had one without a lease: `detail` has it.",
+    "lease.mended": "A machine lacked a device, or had one without a lease: `detail` has it.",
     "lease.pardon": "What was announced to the holder of a lease was withdrawn.",
     "lease.preempt": "Borrowed accelerators go back to a group that is guaranteed them.",
     "lease.reclaim": "Nothing computed on the accelerators of a lease, and they go back.",

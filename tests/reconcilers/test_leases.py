@@ -15,8 +15,10 @@ from hutch.reconcilers.drift import STOPPED_OUTSIDE
 from hutch.reconcilers.leases import Leases
 from hutch.reconcilers.loans import STOPPED, Loans
 from hutch.services import announcements, leases
+from hutch.store import accelerators as accelerator_rows
 from hutch.store import leases as lease_rows
 from hutch.store import notices as notice_rows
+from tests.accelerators import process, reading
 from tests.agents_fake import FakeAgent, Manner, answering
 from tests.operations.scenarios import CARDS, held_by, inside, run
 from tests.reconcilers.conftest import World, read_only
@@ -134,6 +136,39 @@ async def test_a_device_without_a_lease_is_taken_back_like_any_other(lending: Le
     assert await lending.devices() == ()
     assert lending.agent.users(path) == []
     assert await lending.mended() == ["detached"]
+
+
+async def test_who_uses_it_after_the_lease_is_named_asked_and_ended(lending: Lending) -> None:
+    lease, container = await lending.lease(), await lending.container(lending.box)
+    path, used = await inside(lending.context, lease), lease.accelerators[0]
+
+    async def agent_tells(*names: str) -> None:
+        async with lending.context.db.write() as session:
+            told = reading(processes=tuple(process(name) for name in names))
+            await accelerator_rows.set_readings(session, {used: told}, lending.context.now())
+
+    # A program that has its lease is nobody's business.
+    await agent_tells(container)
+    await lending.reconcile()
+    assert await lending.mended() == []
+
+    await leases.release(lending.context, lending.owner, lease=lending.lease_id)
+    await run(lending.context)
+    lending.agent.open(container, path, "python3", Manner.STUBBORN)
+    # What the agent tells may be older than the end.
+    await lending.reconcile()
+    assert lending.agent.users(path) == ["python3"]
+    lending.wait(20)
+    await lending.agent.sign_in(*CARDS)
+    await lending.reconcile()
+    assert lending.agent.users(path) == []
+    assert await lending.mended() == ["ended"]
+
+    # An agent that goes on telling what is not so makes it no busier.
+    await lending.reconcile()
+    await agent_tells(container, "hutch-of-another-lab")
+    await lending.reconcile()
+    assert await lending.mended() == ["ended"]
 
 
 async def test_one_that_nobody_ever_had_is_taken_away(lending: Lending) -> None:

@@ -114,7 +114,8 @@ async def test_what_the_node_has_and_does_is_known(site: Site, lab: Lab):
     site.steer({"0": {"busy": 0.75, "memory": "3GiB"}})
 
     async def is_busy() -> bool:
-        return (await lab.readings())["simulated:0"].utilisation == 0.75
+        told = (await lab.readings()).get("simulated:0")
+        return told is not None and told.utilisation == 0.75
 
     await until(is_busy)
     assert (await lab.readings())["simulated:1"].utilisation == 0.0

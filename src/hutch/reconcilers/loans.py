@@ -1,7 +1,9 @@
 """Devices in containers, beside what leases say; and leases of machines that somebody stopped.
 
 What differs is set right and told: a device without a lease is taken back as at the end of one, a
-lease without its device gets it again. An instance on which an operation works is left alone, and
+lease without its device gets it again. So does what goes on using a device that it has no lease of
+any more: who hides an open file from the look at the end of the lease, in a socket's queue for
+example, is found as soon as it is used. An instance on which an operation works is left alone, and
 so is one on a node that is coming back: both know better.
 """
 
@@ -33,6 +35,8 @@ STOPPED = timedelta(minutes=1)
 stops its machines first, and brings them back when it returns."""
 _LATEST = 20
 """So many of an instance's latest leases are looked through for one that a device belonged to."""
+_SETTLED = timedelta(seconds=15)
+"""So long after the end of a lease its node's agent may still tell of its programs."""
 _DOWN = frozenset({InstanceState.STOPPED, InstanceState.FAILED})
 
 
@@ -48,10 +52,12 @@ class _Known:
     """Those that instances live in, by the instance's id."""
     pool: Sequence[Container]
     accelerators: Mapping[str, Accelerator]
+    using: Mapping[str, frozenset[str]]
+    """What each container's processes use, as the agent tells: accelerators' ids by its name."""
 
     def devices(self, held: Iterable[Lease]) -> tuple[Device, ...]:
         """What leases bring into their instance."""
-        ids = {accelerator_id for lease in held for accelerator_id in lease.accelerators}
+        ids = _accelerators_of(held)
         return plan_all(each for id_, each in self.accelerators.items() if id_ in ids)
 
 
@@ -59,6 +65,7 @@ class Loans:
     def __init__(self, context: Context, clock: Callable[[], float]) -> None:
         self._context = context
         self._pauses = Pauses(clock)
+        self._ending = Pauses(clock)
 
     async def compare(self, live: Sequence[Lease], working: set[str]) -> float | None:
         """Set right what differs; seconds after which to look again, if that is soon.
@@ -67,23 +74,31 @@ class Loans:
         """
         async with self._context.db.read() as session:
             everything = await nodes.list_nodes(session)
+            using = await _used_by_containers(session)
+        self._ending.keep(using)
         self._pauses.keep(each.id for each in live if each.state is LeaseState.ACTIVE)
         return await each_node(
             "comparing leases",
             everything,
             lambda node: self._compare(
-                node, [each for each in live if each.node_id == node.id], working
+                node, [each for each in live if each.node_id == node.id], working, using
             ),
         )
 
-    async def _compare(self, node: Node, live: Sequence[Lease], working: set[str]) -> float | None:
+    async def _compare(
+        self,
+        node: Node,
+        live: Sequence[Lease],
+        working: set[str],
+        using: Mapping[str, frozenset[str]],
+    ) -> float | None:
         engine = self._context.engines.of(node)
         if (await answer(engine.status())).boot_id != node.boot_id:
             return None
         seen = {each.name: each for each in await answer(engine.containers())}
-        if not live and not any(each.devices for each in seen.values()):
+        if not live and not any(each.devices or each.name in using for each in seen.values()):
             return None
-        known = await self._load(node, engine, live)
+        known = await self._load(node, engine, live, using)
         for row in known.pool:
             if (found := seen.get(row.engine_name)) is not None and found.devices:
                 await self._take_from(known, found.name, [each.name for each in found.devices])
@@ -95,7 +110,13 @@ class Loans:
                 waits += await self._look(known, instance_id, found, working)
         return min(waits, default=None)
 
-    async def _load(self, node: Node, engine: Engine, live: Sequence[Lease]) -> _Known:
+    async def _load(
+        self,
+        node: Node,
+        engine: Engine,
+        live: Sequence[Lease],
+        using: Mapping[str, frozenset[str]],
+    ) -> _Known:
         async with self._context.db.read() as session:
             rows = await containers.list_containers(session, node_id=node.id)
             cards = await accelerators.list_accelerators(session, node_id=node.id)
@@ -113,6 +134,7 @@ class Loans:
             },
             pool=[each for each in rows if each.role is ContainerRole.POOL],
             accelerators={each.id: each for each in cards},
+            using=using,
         )
 
     async def _look(
@@ -125,6 +147,8 @@ class Loans:
         held = [each for each in live if each.state in HOLDING]
         if extra(seen.devices, known.devices(held)):
             await self._take_back(known, instance_id, seen.name)
+        elif known.using.get(seen.name, frozenset()) - _accelerators_of(held):
+            await self._end_users(known, instance_id, seen.name)
         if seen.power is Power.RUNNING:
             for lease in held:
                 is_at_rest = transitions.target(lease.id) not in working
@@ -198,6 +222,29 @@ class Loans:
         elif strange:
             await self._take_from(known, container, strange)
 
+    async def _end_users(self, known: _Known, instance_id: str, container: str) -> None:
+        """End what uses an accelerator of a lease of its instance that has ended."""
+        if not self._ending.is_due(container):
+            return
+        async with self._context.db.write() as session:
+            await leases.lock_leases(session)
+            live = await leases.list_live(session, instance_id=instance_id, states=HOLDING)
+            strange = known.using[container] - _accelerators_of(live)
+            past = await leases.list_leases(session, limit=_LATEST, instance_id=instance_id)
+            former = next((each for each in past if strange & _accelerators_of([each])), None)
+            if former is None or not self._has_settled(former):
+                return
+            if not await transitions.ensure_detaching(session, self._context, SYSTEM, former):
+                return
+            names = [known.accelerators[each].found.address for each in strange]
+            await self._tell_mended(session, former, "ended", sorted(names))
+        self._ending.tried(container)
+        self._context.hints.work.set()
+
+    def _has_settled(self, former: Lease) -> bool:
+        ended = former.ended_at
+        return ended is not None and ended + _SETTLED < self._context.now()
+
     async def _former(
         self, session: Session, known: _Known, instance_id: str, strange: Sequence[str]
     ) -> Lease | None:
@@ -236,3 +283,17 @@ class Loans:
             how=how,
             devices=list(devices),
         )
+
+
+async def _used_by_containers(session: Session) -> dict[str, frozenset[str]]:
+    """The accelerators that processes of each container use, as agents told last."""
+    found: dict[str, set[str]] = {}
+    for accelerator_id, reading in (await accelerators.list_readings(session)).items():
+        for each in reading.processes:
+            if each.container is not None:
+                found.setdefault(each.container, set()).add(accelerator_id)
+    return {name: frozenset(ids) for name, ids in found.items()}
+
+
+def _accelerators_of(held: Iterable[Lease]) -> frozenset[str]:
+    return frozenset(each for lease in held for each in lease.accelerators)
