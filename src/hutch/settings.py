@@ -319,7 +319,7 @@ class Settings(BaseModel):
         default=2000,
         ge=1,
         le=100_000,
-        description="Connections of people that one gateway process has at once.",
+        description="Connections of people that a gateway has at once, all its processes together.",
     )
     gateway_connections_per_person: int = Field(
         default=64, ge=1, le=100_000, description="The same of one person."
@@ -328,7 +328,10 @@ class Settings(BaseModel):
         default=256,
         ge=8,
         le=100_000,
-        description="Connections at once that have not logged in; one more, and the oldest goes.",
+        description=(
+            "Connections at once of one gateway process that have not logged in; one more, and the"
+            " oldest goes."
+        ),
     )
     gateway_failures: int = Field(
         default=100,

@@ -5,14 +5,20 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.main import get_command
 
+from hutch.cli.app import OVER_SSH, build
+from hutch.cli.exits import FAILED, MEANINGS
 from hutch.services import keys
 from hutch.services import tokens as sign_ins
 from hutch.store import migrate, tokens
@@ -129,6 +135,48 @@ async def test_characters_of_a_shell_are_only_text(
     ran = await alice.lab(gateway, f"show {given}")
     assert ran.code in {2, 3}, ran
     assert (await run("find", "/tmp", str(Path.cwd()), "-name", mark)).out == ""
+
+
+def _leaves(command: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:
+    if not isinstance(command, TyperGroup):
+        yield words, command
+        return
+    for name, found in command.commands.items():
+        yield from _leaves(found, [*words, name])
+
+
+def _hostile_commands(text: str) -> Iterator[str]:
+    """Each command there is, with the same text in every place that takes one."""
+    for words, command in _leaves(get_command(build()), []):
+        if words[0] not in OVER_SSH:
+            continue
+        places = [each for each in command.params if each.name not in {"help", "as_json"}]
+        arguments = [text for each in places if isinstance(each, TyperArgument)]
+        yield shlex.join([*words, "--", *arguments])
+        for each in places:
+            if isinstance(each, TyperOption) and not each.is_flag and each.opts:
+                yield shlex.join([*words, f"{each.opts[0]}={text}", "--", *arguments])
+
+
+@pytest.mark.parametrize(
+    "text", ["$(touch X); touch X `touch X` | touch X && touch X > X", "-oX\n;touch X\n../../X"]
+)
+async def test_no_argument_of_any_command_reaches_a_shell(
+    house: House, gateway: Running, alice: Resident, text: str
+) -> None:
+    mark = f"touched-{alice.name}"
+    commands = list(_hostile_commands(text.replace("X", mark)))
+    assert len(commands) > 100
+    options = alice.options(gateway, ControlMaster="auto", ControlPath=f"{alice.key}.control")
+    master = await asyncio.create_subprocess_exec("ssh", *options, "-N", "-f", "any@127.0.0.1")
+    await master.wait()
+    for command in commands:
+        ran = await run("ssh", *options, "any@127.0.0.1", command)
+        assert ran.code in set(MEANINGS) - {FAILED}, (command, ran)
+        assert "Traceback" not in ran.err
+    await run("ssh", *options, "-O", "exit", "any@127.0.0.1")
+    for folder in ("/tmp", str(Path.cwd()), str(house.folder)):
+        assert (await run("find", folder, "-name", f"*{mark}*")).out == ""
 
 
 @pytest.mark.parametrize("command", ["server", "gateway", "up", "down", "login x", "ssh box"])

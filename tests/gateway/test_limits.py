@@ -1,9 +1,13 @@
 """Who may come, and who has to go for it."""
 
+import os
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hutch.gateway.board import PEOPLE, Board, make
 from hutch.gateway.limits import WAITING_PER_ADDRESS, Limits, unit
 from hutch.settings import Settings
 
@@ -99,6 +103,45 @@ def test_a_person_and_everyone_have_so_many_connections_at_most(door: Door) -> N
     assert "as many connections as it may" in limits.enter("carol")
     limits.leave("alice")
     assert limits.enter("carol") == ""
+
+
+def test_processes_count_together(door: Door) -> None:
+    file = make(3)
+    first, second, gone = (
+        Limits(
+            Settings(gateway_connections_per_person=2, gateway_failures=3, login_window_seconds=60),
+            door.clock, Board.of(file, row, 3),
+        )
+        for row in range(3)
+    )  # fmt: skip
+    assert first.enter("alice") == gone.enter("alice") == ""
+    assert "You have 2 connections" in second.enter("alice")
+    first.fail("a")
+    door.clock.now += 30
+    for _ in range(2):
+        second.fail("a")
+    assert "Too many attempts from a" in gone.admit("a")
+    assert gone.admit("b") == ""
+    # What a process had that is gone is nobody's any more.
+    Board.of(file, 0, 3).clear(2)
+    assert second.enter("alice") == ""
+    # Each forgets what it has seen after its own minute.
+    door.clock.now += 31
+    assert first.admit("a") == ""
+    os.close(file)
+
+
+@given(st.lists(st.text(max_size=8), max_size=300))
+def test_nobody_is_counted_as_more_than_they_are(names: list[str]) -> None:
+    board = Board.alone()
+    for name in names:
+        board.add(PEOPLE, name, 1)
+    for name in names:
+        assert board.total(PEOPLE, name) >= names.count(name)
+    assert sum(board.total(PEOPLE, name) != names.count(name) for name in set(names)) <= 1
+    for name in names:
+        board.add(PEOPLE, name, -1)
+    assert {board.total(PEOPLE, name) for name in names} <= {0}
 
 
 def test_what_counts_as_one_address() -> None:

@@ -159,6 +159,31 @@ async def test_several_processes_share_the_work(
     await gateway.stop()
 
 
+async def test_several_processes_keep_a_persons_limit_together(
+    house: House, alice: Resident, box: Instance
+) -> None:
+    gateway = await house.gateway(gateway_processes=3, gateway_connections_per_person=4)
+    async with asyncio.timeout(30):
+        while len(await gateway.workers()) < 3:
+            await asyncio.sleep(0.05)
+    sessions = [await opened(alice, gateway, box) for _ in range(4)]
+    for _ in range(6):
+        ran = await alice.ssh(gateway, "box", "true")
+        assert "You have 4 connections to this gateway, and may have 4." in ran.err
+    # A process that dies takes its share of them along.
+    for pid in await gateway.workers():
+        os.kill(pid, signal.SIGKILL)
+    for each in sessions:
+        await each.wait()
+    async with asyncio.timeout(30):
+        while (await alice.ssh(gateway, "box", "true")).code != 0:
+            await asyncio.sleep(0.1)
+    sessions = [await opened(alice, gateway, box) for _ in range(3)]
+    for each in sessions:
+        await leave(each)
+    await gateway.stop()
+
+
 async def test_a_port_that_somebody_else_has_is_said() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

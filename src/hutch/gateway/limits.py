@@ -1,8 +1,10 @@
 """How much of a gateway one address, one person and everyone together may take.
 
-Each gateway process counts for itself, in memory. Who has not logged in yet holds a place that can
-be lost: when there are too many such connections the oldest goes, of the address that has most, so
-that who logs in at once always gets through, however many others say nothing.
+People's connections and failed logins are counted by all processes of a gateway together (`Board`).
+What only keeps one process from being overrun is counted by each for itself: connections that
+arrive, and those that have not logged in. Of these each holds a place that can be lost: when there
+are too many the oldest goes, of the address that has most, so that who logs in at once always gets
+through, however many others say nothing.
 """
 
 import ipaddress
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from hutch.gateway.board import FAILURES, PEOPLE, SINCE, Board
 from hutch.settings import Settings
 
 WAITING_PER_ADDRESS = 64
@@ -17,6 +20,8 @@ WAITING_PER_ADDRESS = 64
 _ARRIVALS_PER_MINUTE = 1200
 """Connections that one address may begin in a minute: setting one up costs milliseconds."""
 _MOST_ADDRESSES = 100_000
+_EVERYONE = ""
+"""What the connections of all people are counted under."""
 
 
 class Waiting(Protocol):
@@ -57,17 +62,55 @@ class Tally:
         self._counts = fresh if len(fresh) < _MOST_ADDRESSES else {}
 
 
+class Failures:
+    """Failed logins of addresses, forgotten `seconds` after the first that a process has seen."""
+
+    def __init__(self, most: int, seconds: int, board: Board, clock: Callable[[], float]) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._board = board
+        self._clock = clock
+
+    def add(self, name: str) -> None:
+        now = int(self._clock())
+        counts, begins = (self._board.places(table, name) for table in (FAILURES, SINCE))
+        for count, begin in zip(counts, begins, strict=True):
+            if now - self._board.own(begin) >= self._seconds:
+                self._board.put(begin, now)
+                self._board.put(count, 0)
+            self._board.put(count, self._board.own(count) + 1)
+
+    def wait(self, name: str) -> int:
+        """Seconds until an address that has failed too often may come again; 0: now."""
+        now = self._clock()
+        counts, begins = (self._board.places(table, name) for table in (FAILURES, SINCE))
+        waits: list[int] = []
+        for count, begin in zip(counts, begins, strict=True):
+            seen = zip(self._board.column(count), self._board.column(begin), strict=True)
+            fresh = [(many, since) for many, since in seen if now - since < self._seconds]
+            if sum(many for many, _ in fresh) < self._most:
+                return 0
+            waits.append(int(max(since for _, since in fresh) + self._seconds - now) + 1)
+        return min(waits)
+
+
 class Limits:
     """Admits connections, logins and failures, or says in a sentence why not."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        board: Board | None = None,
+    ) -> None:
         self._settings = settings
         self._arrivals = Tally(_ARRIVALS_PER_MINUTE, 60, clock)
-        self._failures = Tally(settings.gateway_failures, settings.login_window_seconds, clock)
+        self._board = board or Board.alone()
+        self._failures = Failures(
+            settings.gateway_failures, settings.login_window_seconds, self._board, clock
+        )
         self._waiting: dict[str, dict[Waiting, None]] = {}
         self._waiting_count = 0
-        self._people: dict[str, int] = {}
-        self._people_count = 0
 
     @property
     def waiting(self) -> int:
@@ -110,22 +153,20 @@ class Limits:
 
     def enter(self, user_id: str) -> str:
         """Count a login; why it is one too many (then it is not counted), or nothing."""
-        mine = self._people.get(user_id, 0)
+        mine = self._board.total(PEOPLE, user_id)
         most = self._settings.gateway_connections_per_person
         if mine >= most:
             return f"You have {mine} connections to this gateway, and may have {most}."
-        if self._people_count >= self._settings.gateway_connections:
+        if self._board.total(PEOPLE, _EVERYONE) >= self._settings.gateway_connections:
             return "This gateway has as many connections as it may. Try again in a moment."
-        self._people[user_id] = mine + 1
-        self._people_count += 1
+        for name in (user_id, _EVERYONE):
+            self._board.add(PEOPLE, name, 1)
         return ""
 
     def leave(self, user_id: str) -> None:
         """A connection that had entered is gone."""
-        self._people[user_id] -= 1
-        self._people_count -= 1
-        if not self._people[user_id]:
-            del self._people[user_id]
+        for name in (user_id, _EVERYONE):
+            self._board.add(PEOPLE, name, -1)
 
 
 def unit(address: str) -> str:

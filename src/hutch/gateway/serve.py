@@ -6,6 +6,7 @@ SIGHUP    ends at once itself, for a newer version to be started; its processes 
 SIGINT    ends every session at once
 """
 
+import json
 import os
 import resource
 import signal
@@ -15,6 +16,8 @@ import time
 
 import structlog
 
+from hutch.gateway import board
+from hutch.gateway.board import Board
 from hutch.gateway.server import open_sockets
 from hutch.logs import configure_logs
 from hutch.settings import Settings
@@ -63,7 +66,10 @@ class _Processes:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._rows = how_many(settings)
+        self._shared = board.make(self._rows)
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        """By the row that each has of what they share."""
         self._is_ending = False
         self._next_start = 0.0
 
@@ -72,7 +78,7 @@ class _Processes:
         while not self._is_ending or self._running:
             self._fill()
             got = signal.sigtimedwait(_SIGNALS, _LOOK_SECONDS)
-            self._running = [each for each in self._running if each.poll() is None]
+            self._forget_ended()
             if got is None or got.si_signo == signal.SIGCHLD:
                 continue
             number = signal.Signals(got.si_signo)
@@ -81,31 +87,40 @@ class _Processes:
                 return
 
     def _fill(self) -> None:
-        missing = how_many(self._settings) - len(self._running)
-        if missing <= 0 or self._is_ending or time.monotonic() < self._next_start:
+        free = [row for row in range(self._rows) if row not in self._running]
+        if not free or self._is_ending or time.monotonic() < self._next_start:
             return
         self._next_start = time.monotonic() + _PAUSE_SECONDS
-        for _ in range(missing):
-            self._running.append(self._start())
+        for row in free:
+            self._running[row] = self._start(row)
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def _forget_ended(self) -> None:
+        ended = [row for row, each in self._running.items() if each.poll() is not None]
+        for row in ended:
+            del self._running[row]
+            # Its connections went with it.
+            Board.of(self._shared, row, self._rows).clear(row)
+
+    def _start(self, row: int) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
             [sys.executable, "-m", "hutch.gateway.worker"],
             stdin=subprocess.PIPE,
             # A signal of the terminal comes here, and from here in order.
             start_new_session=True,
             preexec_fn=_unblock,
+            pass_fds=(self._shared,),
         )
         # Not among its arguments, and not in its environment: it may hold a password.
         if process.stdin is not None:
-            process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+            shared = json.dumps((self._shared, row, self._rows))
+            process.stdin.write(f"{self._settings.model_dump_json()}\n{shared}\n".encode())
             process.stdin.flush()
         log.info("Started", process=process.pid)
         return process
 
     def _pass_on(self, number: signal.Signals) -> None:
         self._is_ending = True
-        for process in self._running:
+        for process in self._running.values():
             process.send_signal(number)
 
 

@@ -21,6 +21,7 @@ from hutch.domain.ssh_config import split_place
 from hutch.errors import ConfigurationError, HutchError
 from hutch.gateway import messages
 from hutch.gateway.audit import Audit
+from hutch.gateway.board import Board
 from hutch.gateway.errand import Errands
 from hutch.gateway.guest import Guest
 from hutch.gateway.limits import Limits, unit
@@ -63,9 +64,9 @@ log = structlog.get_logger("hutch.gateway")
 class Gateway:
     """Everything that the connections of one process share."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, board: Board | None = None) -> None:
         self.context = context
-        self.limits = Limits(context.settings)
+        self.limits = Limits(context.settings, board=board)
         self.guests: set[Guest] = set()
         self.is_draining = False
         self._loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ the one that comes next, or to none.
 
 import asyncio
 import gc
+import json
 import os
 import sys
 
@@ -14,6 +15,7 @@ import uvloop
 
 from hutch.domain.nodes import Node
 from hutch.engine.base import Engine
+from hutch.gateway.board import Board
 from hutch.gateway.server import Gateway, open_sockets
 from hutch.logs import configure_logs
 from hutch.services.context import Context, Engines
@@ -27,7 +29,7 @@ _LOOK_SECONDS = 0.5
 log = structlog.get_logger("hutch.gateway")
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, board: Board) -> None:
     context = Context(
         db=Database(settings.database),
         settings=settings,
@@ -37,7 +39,7 @@ async def _serve(settings: Settings) -> None:
     try:
         await _until_migrated(context)
         sockets = open_sockets(settings.gateway_host, settings.gateway_port)
-        gateway = Gateway(context)
+        gateway = Gateway(context, board)
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _starter_is_gone, gateway)
         _calm_collector()
         await gateway.run(sockets)
@@ -77,9 +79,13 @@ def _calm_collector() -> None:
 
 def main() -> None:
     settings = Settings.model_validate_json(sys.stdin.buffer.readline())
+    # The memory that it shares with the other processes: an open file, its own row, all rows.
+    file, row, rows = json.loads(sys.stdin.buffer.readline())
+    board = Board.of(file, row, rows)
+    os.close(file)
     configure_logs(settings.log_level, settings.log_format)
     os.umask(0o077)
-    uvloop.run(_serve(settings))
+    uvloop.run(_serve(settings, board))
 
 
 if __name__ == "__main__":
