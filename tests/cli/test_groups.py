@@ -14,7 +14,7 @@ def group() -> str:
 
 def test_a_group_is_made_shown_changed_and_removed(ada: Person, group: str) -> None:
     ran = ada.hutch("group", "add", group, "--guarantee", "2", "--limit", "6", "--idle", "2h")
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
     assert f"hutch group add-member {group} PERSON" in ran.out
     shown = ada.json("group", "show", group)
     assert (shown["guarantee"], shown["limit"], shown["weight"]) == (2, 6, 1.0)
@@ -28,6 +28,17 @@ def test_a_group_is_made_shown_changed_and_removed(ada: Person, group: str) -> N
     assert group in ada.hutch("group", "list").out
     assert ada.hutch("group", "remove", group, "--yes").code == 0
     assert ada.hutch("group", "show", group).code == 3
+
+
+def test_it_is_said_when_more_is_guaranteed_than_there_is(ada: Person, group: str) -> None:
+    said = "are in service"
+    ran = ada.hutch("group", "add", group, "--guarantee", "500")
+    assert ran.code == 0
+    assert said in ran.err
+    assert said in ada.hutch("group", "set", group, "--guarantee", "400").err
+    assert said not in ada.hutch("group", "set", group, "--weight", "2").err
+    assert said not in ada.hutch("group", "set", group, "--guarantee", "0").err
+    assert ada.hutch("group", "remove", group, "--yes").code == 0
 
 
 def test_a_policy_of_idleness_is_given_in_words(ada: Person, group: str) -> None:

@@ -10,6 +10,7 @@ from hutch.cli.options import Idle, IdleBelow, IdleWarning, Json, Yes, idle_wish
 from hutch.cli.terminal import Cell, Styled, Terminal
 from hutch.cli.words import groups as words
 from hutch.client.answers import Group, Member
+from hutch.client.client import Client
 from hutch.client.lab import Shares
 
 GroupName = Annotated[
@@ -119,6 +120,8 @@ def add(
     shares = _shares(guarantee, limit, weight, idle, idle_below, idle_warning)
     with connect() as client:
         _tell(terminal, client.add_group(name, shares), words.ADDED)
+        if guarantee:
+            _note_too_much(terminal, client)
 
 
 def configure(
@@ -138,10 +141,21 @@ def configure(
         raise exits.UsageError(messages.NOTHING_TO_SET.format(options=options))
     with connect() as client:
         group = client.configure_group(name, shares)
-    _tell(terminal, group, words.CHANGED)
+        _tell(terminal, group, words.CHANGED)
+        if guarantee:
+            _note_too_much(terminal, client)
     allowed = group["limit"]
     if allowed is not None and group["held"] > allowed:
         terminal.note(words.OVER_LIMIT.format(name=name, held=group["held"], limit=allowed))
+
+
+def _note_too_much(terminal: Terminal, client: Client) -> None:
+    """Say so when more is guaranteed than there is: somebody will wait for what they count on."""
+    promised = sum(each["guarantee"] for each in client.list_groups())
+    cards = client.list_accelerators()
+    there = sum(each["sharers"] for each in cards if each["withdrawn"] is None)
+    if promised > there:
+        terminal.note(words.TOO_MUCH.format(promised=promised, there=there))
 
 
 def _shares(

@@ -11,6 +11,10 @@ OVER_LIMIT = (
     "{name} holds {held} accelerators and may hold {limit}. Nothing is taken away; nothing more is"
     " granted to it until it holds less."
 )
+TOO_MUCH = (
+    "All guarantees together are {promised} accelerators, and {there} are in service. Who is"
+    " guaranteed what is not there waits for it."
+)
 ASK_REMOVE = "Remove the group {name}? Its {members} members stay, and are in no group then."
 REMOVED = "Group {name} is removed."
 MEMBER_ADDED = "{user} is in {name} now."
