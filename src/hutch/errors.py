@@ -9,6 +9,8 @@
     │   ├── WeakKeyError              weak_key
     │   ├── WeakPasswordError         weak_password
     │   ├── InvalidDurationError      invalid_duration
+    │   ├── InvalidPathError          invalid_path
+    │   ├── BadRangeError        416  bad_range
     │   ├── NoSuchAcceleratorError    no_such_accelerator
     │   └── NodeTooSmallError         node_too_small
     ├── NotAuthenticatedError    401  not_authenticated
@@ -26,6 +28,13 @@
     │   ├── QuotaExceededError        quota_exceeded
     │   ├── ExtensionRefusedError     extension_refused
     │   ├── NoRoomError               no_room
+    │   ├── FileTakenError            file_exists
+    │   ├── WrongFileTypeError        wrong_file_type
+    │   ├── FolderNotEmptyError       folder_not_empty
+    │   ├── FileRefusedError          file_refused
+    │   ├── FileChangedError          file_changed
+    │   ├── WrongOffsetError          wrong_offset
+    │   ├── DiskFullError             disk_full
     │   ├── NoPortLeftError           no_port_left
     │   └── NoAddressLeftError        no_address_left
     ├── TooLargeError            413  too_large
@@ -125,6 +134,22 @@ class InvalidDurationError(InvalidInputError):
         shown = given if len(given) <= 40 else given[:40] + "…"
         super().__init__(
             f"{shown!r} is not a duration that is allowed.", hint=f"Give {allowed}.", given=shown
+        )
+
+
+class InvalidPathError(InvalidInputError):
+    code = "invalid_path"
+
+
+class BadRangeError(InvalidInputError):
+    code = "bad_range"
+    status = 416
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"The file has {size} bytes, and none of those that were asked for.",
+            hint="Ask for it without a Range.",
+            size=size,
         )
 
 
@@ -278,6 +303,51 @@ class ExtensionRefusedError(ConflictError):
 
 class NoRoomError(ConflictError):
     code = "no_room"
+
+
+class FileTakenError(ConflictError):
+    code = "file_exists"
+
+
+class WrongFileTypeError(ConflictError):
+    code = "wrong_file_type"
+
+
+class FolderNotEmptyError(ConflictError):
+    code = "folder_not_empty"
+
+
+class FileRefusedError(ConflictError):
+    """The instance's own kernel said no to its root."""
+
+    code = "file_refused"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"The instance refuses that for {path}: {reason}.",
+            hint="Its kernel refuses its root: is that place read-only, or not an ordinary file?",
+            path=path,
+            reason=reason,
+        )
+
+
+class FileChangedError(ConflictError):
+    code = "file_changed"
+
+
+class WrongOffsetError(ConflictError):
+    code = "wrong_offset"
+
+    def __init__(self, has: int, given: int) -> None:
+        super().__init__(
+            f"{has} bytes of this upload have arrived, so it cannot go on at {given}.",
+            hint=f"Go on at byte {has}.",
+            offset=has,
+        )
+
+
+class DiskFullError(ConflictError):
+    code = "disk_full"
 
 
 class NoPortLeftError(ConflictError):

@@ -54,6 +54,17 @@ CALLS: dict[str, Callable[[Client], object]] = {
         "box", "80", span="8h", open_to=["bob"], keep_path=False
     ),
     "remove_port": lambda c: c.remove_port("box", "53/udp"),
+    "list_files": lambda c: c.list_files("box", b"/a"),
+    "show_file": lambda c: c.show_file("box", b"/a"),
+    "download": lambda c: c.download("box", b"/a", archive="tar").__enter__(),
+    "show_upload": lambda c: c.show_upload("box", b"/a", "0123456789", replace=True),
+    "upload": lambda c: c.upload(
+        "box", b"/a", iter([b"x"]), size=2, upload="0123456789", offset=1, replace=True, mode=0o644
+    ),
+    "abandon_upload": lambda c: c.abandon_upload("box", b"/a", "0123456789"),
+    "make_folder": lambda c: c.make_folder("box", b"/a"),
+    "rename_file": lambda c: c.rename_file("box", b"/a", b"/b", replace=True),
+    "delete_file": lambda c: c.delete_file("box", b"/a", recursive=True),
     "list_shares": lambda c: c.list_shares("box"),
     "share_instance": lambda c: c.share_instance("box", "bob", read_only_view=True, until="2d"),
     "unshare_instance": lambda c: c.unshare_instance("box", "bob"),
@@ -156,7 +167,7 @@ def test_a_method_asks_for_what_the_api_describes(
     _, operation = find(described, asked.method, parts.path)
     declared = {one["name"] for one in operation.get("parameters", []) if one["in"] == "query"}
     assert {key for key, _ in parse_qsl(parts.query)} <= declared
-    if asked.body:
+    if asked.body and name != "upload":
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         assert set(json.loads(asked.body)) == fields(described, schema)
 

@@ -1,7 +1,7 @@
 """Every change that anyone can ask for is in the audit, and nothing secret is."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -12,11 +12,13 @@ from hutch.domain.leases import Lease
 from hutch.domain.nodes import EngineKind, NodeState
 from hutch.domain.people import Actor, Role, Scope
 from hutch.domain.sizes import GiB
+from hutch.engine.base import ContainerSpec
 from hutch.errors import HutchError
 from hutch.services import (
     accelerators,
     apps,
     events,
+    files,
     gateway,
     groups,
     images,
@@ -36,6 +38,7 @@ from hutch.services import (
 from hutch.services.context import Context
 from hutch.services.instances import Wish
 from hutch.services.vault import new_password
+from hutch.store import containers as stored_containers
 from hutch.store import images as stored_images
 from hutch.store import instances as stored_instances
 from tests.keys import new_key
@@ -43,8 +46,8 @@ from tests.lab import Lab
 from tests.leases import MODEL, add_accelerators
 
 SERVICES = (
-    accelerators, apps, events, gateway, groups, images, instances, keys, leases, nodes, notices,
-    operations, ports, reports, shares, snapshots, tokens, users,
+    accelerators, apps, events, files, gateway, groups, images, instances, keys, leases, nodes,
+    notices, operations, ports, reports, shares, snapshots, tokens, users,
 )  # fmt: skip
 
 GPU = f"node1/simulated:{MODEL}:0"
@@ -52,7 +55,8 @@ READ_ONLY = {
     "accelerators.find", "accelerators.list_all", "apps.list_all", "apps.open_app",
     "apps.still_open", "groups.list_all", "groups.show",
     "notices.list_all", "reports.gpu_hours",
-    "events.list_all", "gateway.reachable", "gateway.still_known", "gateway.still_reachable",
+    "events.list_all", "files.arrived", "files.list_all", "files.look", "files.stat",
+    "gateway.reachable", "gateway.still_known", "gateway.still_reachable",
     "gateway.whose_key", "images.list_all", "instances.current", "instances.list_all",
     "instances.show", "instances.usage", "keys.list_all", "leases.history", "leases.list_all",
     "leases.queue", "leases.show", "leases.wait", "nodes.list_all", "operations.list_all",
@@ -61,6 +65,8 @@ READ_ONLY = {
     "tokens.list_all", "users.list_all", "users.me", "users.show",
 }  # fmt: skip
 INNER = {
+    # What has not become a file yet; of one that does it is recorded.
+    "files.abandon",
     # What an agent tells of its node: what is new or broken is recorded as hutch's own doing.
     "accelerators.record_hello", "accelerators.record_found", "accelerators.note_return",
     "accelerators.note_health",
@@ -233,6 +239,30 @@ async def _restore_gpu(world: World) -> None:
     await accelerators.restore(world.context, world.ada, GPU)
 
 
+def _with_files(change: Change) -> Change:
+    """The change, with a disk that has a folder and a file on it."""
+
+    async def changed(world: World) -> None:
+        async with world.context.db.read() as session:
+            [instance] = await stored_instances.list_instances(session)
+            container = await stored_containers.current(session, instance.id)
+        assert container is not None
+        engine = world.context.engines.of(world.lab.node)
+        await engine.create(
+            ContainerSpec(container.engine_name, "base", instance.limits, container.address)
+        )
+        async with engine.files(container.engine_name) as there:
+            await there.make_folder(b"/home/alice")
+            await there.make_folder(b"/home/alice/d")
+        await change(world)
+
+    return changed
+
+
+async def _some_content() -> AsyncIterator[bytes]:
+    yield b"x"
+
+
 def _in_a_group(change: Change) -> Change:
     """The change, with alice in the group `vision`."""
 
@@ -281,6 +311,26 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
     "instances.configure": (
         lambda w: instances.configure(w.context, w.alice, "first", memory=5 * GiB),
         "instance.configure", "alice", "instance", "first",
+    ),
+    "files.make_folder": (
+        _with_files(lambda w: files.make_folder(w.context, w.alice, "first", b"e")),
+        "file.mkdir", "alice", "instance", "first",
+    ),
+    "files.rename": (
+        _with_files(lambda w: files.rename(w.context, w.alice, "first", b"d", b"e")),
+        "file.rename", "alice", "instance", "first",
+    ),
+    "files.delete": (
+        _with_files(lambda w: files.delete(w.context, w.alice, "first", b"d")),
+        "file.delete", "alice", "instance", "first",
+    ),
+    "files.receive": (
+        _with_files(
+            lambda w: files.receive(
+                w.context, w.alice, "first", files.Upload(b"f"), _some_content()
+            )
+        ),
+        "file.upload", "alice", "instance", "first",
     ),
     "instances.execute": (_execute, "instance.exec", "alice", "instance", "first"),
     "keys.add": (

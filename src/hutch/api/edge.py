@@ -3,6 +3,7 @@
 Plain ASGI, as each layer of Starlette's middleware class costs a task and a queue per request.
 """
 
+import re
 import time
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hutch.api import PREFIX
 from hutch.api.call import SCOPE_KEY, Call, client_address, request_id, trusted_networks
 from hutch.api.failures import failure, internal_failure
 from hutch.errors import ConfigurationError, HutchError, InvalidInputError, TooLargeError
@@ -24,6 +26,8 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
 )
 """Nothing here is a page, nothing is for a cache, and nothing is to be guessed at."""
+
+_UPLOADS = re.compile(re.escape(PREFIX) + "/instances/[^/]+/files/content")
 
 _QUIET = frozenset({"/healthz", "/readyz"})
 """Asked every few seconds by whoever watches: logged only when they fail."""
@@ -86,7 +90,8 @@ class Edge:
             try:
                 refusal = self._refusal(scope, length)
                 if refusal is None:
-                    await self._app(scope, _limited(receive, self._largest), send_with_headers)
+                    taken = receive if _is_upload(scope) else _limited(receive, self._largest)
+                    await self._app(scope, taken, send_with_headers)
                 else:
                     await failure(refusal, scope)(scope, receive, send_with_headers)
             except Exception:
@@ -97,7 +102,8 @@ class Edge:
 
     def _refusal(self, scope: Scope, length: str | None) -> HutchError | None:
         """Why a request is answered without being looked at, if it is."""
-        if length is not None and length.isdecimal() and int(length[:20]) > self._largest:
+        is_long = length is not None and length.isdecimal() and int(length[:20]) > self._largest
+        if is_long and not _is_upload(scope):
             return TooLargeError(
                 f"The request's body is larger than {self._largest} bytes.",
                 hint="Send less at once.",
@@ -107,6 +113,15 @@ class Edge:
             # PostgreSQL cannot even be asked for it.
             return InvalidInputError("The address contains a NUL character.", hint="Leave it out.")
         return None
+
+
+def _is_upload(scope: Scope) -> bool:
+    """Whether the body is a file's content, of any length: it is passed on as it comes."""
+    return (
+        scope["type"] == "http"
+        and scope["method"] == "PUT"
+        and _UPLOADS.fullmatch(scope["path"]) is not None
+    )
 
 
 def _method(scope: Scope) -> str:

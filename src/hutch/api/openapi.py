@@ -20,8 +20,9 @@ _REASONS = {
     404: "It does not exist, or belongs to someone else",
     409: "It does not fit what is there: a name is taken, a quota full, an operation in progress",
     413: "The body is too large",
+    416: "The file has none of the bytes that were asked for",
     422: "Something in the request is not valid",
-    429: "Too many failures; the header Retry-After says when to try again",
+    429: "Too many failures, or too much at once; the header Retry-After says when to try again",
     500: "A mistake inside hutch, or an engine refused",
     503: "The database or an engine does not answer; the header Retry-After says when to try again",
 }
@@ -87,9 +88,10 @@ def _complete_operation(operation: dict[str, Any], route: APIRoute) -> None:
     operation["security"] = [] if action is None else [{"token": []}]
     if action is not None:
         operation["x-permission"] = action.value
-    success = str(route.status_code or 200)
     answers: dict[str, Any] = operation["responses"]
-    operation["responses"] = {success: answers[success]} | {
+    operation["responses"] = {
+        status: answer for status, answer in answers.items() if status.startswith("2")
+    } | {
         str(status): {
             "description": _REASONS[status],
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -106,6 +108,9 @@ def _failures(route: APIRoute, action: Action | None) -> set[int]:
         statuses.add(404)
     if "GET" not in (route.methods or ()):
         statuses |= {409, 413}
+    if route.tags[0] == "file":
+        # The instance may be in another state; one person has so many files under way at once.
+        statuses |= {409, 416, 429}
     if operation_id(route) in _LIMITED:
         statuses |= {401, 429}
     return statuses

@@ -18,6 +18,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "create", "list", "show", "start", "stop", "restart", "rebuild", "set", "delete",
     ),
     "logins": ("ssh", "exec"),
+    "files": ("files",),
     "shares": ("share", "unshare"),
     "ports": ("port",),
     "apps": ("app",),
@@ -45,7 +46,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 LOCAL = frozenset("login logout ssh server gateway agent up down config reference".split())
 OVER_SSH = frozenset(
     """
-    create list show start stop restart rebuild set delete exec share unshare port app
+    create list show start stop restart rebuild set delete exec files share unshare port app
     snapshot gpu notice operation whoami password key ssh-config token user group quota report node
     image events overview version
     """.split()
@@ -56,7 +57,7 @@ read a single file there: a command that opens a file which a person names asks 
 
 GROUPS = frozenset(
     """
-    app port snapshot gpu notice operation key token user group quota report node image config
+    files app port snapshot gpu notice operation key token user group quota report node image config
     """.split()
 )
 """Commands that have commands of their own."""

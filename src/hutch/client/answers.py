@@ -478,3 +478,29 @@ class Event(TypedDict):
     address: str | None
     request_id: str | None
     detail: dict[str, Any]
+
+
+class File(TypedDict):
+    name: str
+    encoded: str
+    kind: str
+    size: int
+    modified: int
+    mode: str
+    uid: int
+    gid: int
+    target: str | None
+    tag: str
+
+
+class Folder(TypedDict):
+    path: str
+    encoded: str
+    entries: list[File]
+    truncated: bool
+
+
+class Uploaded(TypedDict):
+    size: int
+    done: bool
+    encoded: str

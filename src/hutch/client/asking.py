@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hutch.client.transport import Transport
+from hutch.client.transport import Query, Transport
 from hutch.errors import NotAuthenticatedError
 
 PREFIX = "/api/v1"
@@ -53,17 +53,20 @@ class Asking:
         method: str,
         path: str,
         *,
-        query: dict[str, str | int | None] | None = None,
+        query: Query | None = None,
         body: dict[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Any:
+        self._check_signed_in()
+        return self._transport.request(
+            method, PREFIX + path, query=query, body=body, timeout=timeout
+        )
+
+    def _check_signed_in(self) -> None:
         if not self._signed_in:
             raise NotAuthenticatedError(
                 f"You are not signed in at {self.url}.", hint="Sign in with `hutch login`."
             )
-        return self._transport.request(
-            method, PREFIX + path, query=query, body=body, timeout=timeout
-        )
 
     def _open(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """A request that needs no sign-in."""

@@ -3,13 +3,14 @@
 from hutch.client import answers, paths
 from hutch.client.accelerators import Accelerators
 from hutch.client.asking import LONGEST_WAIT
+from hutch.client.files import Files
 from hutch.client.instances import Instances
 from hutch.client.lab import Lab
 from hutch.client.oneself import Oneself
 from hutch.client.ports import Ports
 
 
-class Client(Oneself, Instances, Ports, Accelerators, Lab):
+class Client(Oneself, Instances, Files, Ports, Accelerators, Lab):
     """A person at one hutch server. Use it as a context manager, or `close` it.
 
     Every method raises the HutchError that the server answered, by its code, with the server's

@@ -7,12 +7,16 @@ of a second at every start.
 import http.client
 import json
 import select
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from hutch import __version__
 from hutch.client.failures import from_answer
 from hutch.errors import ConfigurationError, UnavailableError
+
+Query = Mapping[str, str | int | bytes | None]
 
 LONGEST_ANSWER = 256 * 1024 * 1024
 """More than this is not an answer of hutch but a mistake or an attack."""
@@ -45,7 +49,7 @@ class Transport:
         method: str,
         path: str,
         *,
-        query: dict[str, str | int | None] | None = None,
+        query: Query | None = None,
         body: dict[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Any:
@@ -54,12 +58,63 @@ class Transport:
         Parts of `query` that are None are left out. Raises the HutchError that the server
         answered, or UnavailableError when there is no answer within `timeout` seconds.
         """
-        target = self._base + path
-        asked = {key: value for key, value in (query or {}).items() if value is not None}
-        if asked:
-            target += "?" + urlencode(asked, errors="replace")
+        target = self._target(path, query)
         payload = None if body is None else json.dumps(body).encode("utf-8")
         status, location, content = self._exchange(method, target, payload, timeout)
+        self._check(status, location, content)
+        return self.decoded(status, content)
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        headers: dict[str, str],
+        content: Iterator[bytes] | None = None,
+    ) -> Generator[http.client.HTTPResponse]:
+        """Send one request over a connection of its own; its answer, not read yet.
+
+        `content` is sent as it comes. Raises as `request` does.
+        """
+        connection = self._open()
+        connection.timeout = self._timeout
+        try:
+            try:
+                answer = self._begin(
+                    connection, method, self._target(path, query), headers, content
+                )
+            except (OSError, http.client.HTTPException) as error:
+                raise self._silent(error) from None
+            if answer.status >= 300:
+                self._check(
+                    answer.status, answer.getheader("Location"), answer.read(LONGEST_ANSWER)
+                )
+            yield answer
+        finally:
+            connection.close()
+
+    def _begin(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        content: Iterator[bytes] | None,
+    ) -> http.client.HTTPResponse:
+        try:
+            connection.request(method, target, body=content, headers=self._headers() | headers)
+        except (BrokenPipeError, ConnectionResetError):
+            # The server has said no in the middle of it: the answer is there to be read.
+            if connection.sock is None:
+                raise
+        return connection.getresponse()
+
+    def _target(self, path: str, query: Query | None) -> str:
+        asked = {key: value for key, value in (query or {}).items() if value is not None}
+        return self._base + path + ("?" + urlencode(asked, errors="replace") if asked else "")
+
+    def _check(self, status: int, location: str | None, content: bytes) -> None:
         if status >= 400:
             raise from_answer(self.url, status, content)
         if 300 <= status < 400:
@@ -68,6 +123,9 @@ class Transport:
                 hint="Give that address: `hutch login --url URL`.",
                 url=self.url,
             )
+
+    def decoded(self, status: int, content: bytes) -> Any:
+        """What an answer says; None for one without content."""
         if status == 204 or not content:
             return None
         try:
@@ -108,17 +166,21 @@ class Transport:
         connection.timeout = limit
         if connection.sock is not None:
             connection.sock.settimeout(limit)
-        headers = {"Accept": "application/json", "User-Agent": f"hutch/{__version__}"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        if self._on_behalf_of:
-            headers["X-Forwarded-For"] = self._on_behalf_of
+        headers = self._headers()
         if payload is not None:
             headers["Content-Type"] = "application/json"
         connection.request(method, target, body=payload, headers=headers)
         answer = connection.getresponse()
         content = answer.read(LONGEST_ANSWER)
         return answer.status, answer.getheader("Location"), content
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": f"hutch/{__version__}"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if self._on_behalf_of:
+            headers["X-Forwarded-For"] = self._on_behalf_of
+        return headers
 
     def _open(self) -> http.client.HTTPConnection:
         if self._secure:

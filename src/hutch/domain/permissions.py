@@ -17,6 +17,8 @@ class Action(StrEnum):
     INSTANCE_REBUILD = "instance:rebuild"
     INSTANCE_DELETE = "instance:delete"
     APP_READ = "app:read"
+    FILE_READ = "file:read"
+    FILE_WRITE = "file:write"
     PORT_READ = "port:read"
     PORT_WRITE = "port:write"
     SHARE_READ = "share:read"
@@ -50,6 +52,7 @@ class Action(StrEnum):
     NOTICE_WRITE = "notice:write"
 
 
+# FILE_READ is not among them: a disk holds keys and tokens, with which one does more than read.
 _READING = frozenset(
     {
         Action.APP_READ,
@@ -89,7 +92,13 @@ _SHARED_VIEW = frozenset(
     {Action.INSTANCE_READ, Action.PORT_READ, Action.SHARE_READ, Action.SNAPSHOT_READ}
 )
 # Whoever logs in is root inside, and could stop the machine or read its disk from there anyway.
-_SHARED_LOGIN = _SHARED_VIEW | {Action.APP_READ, Action.INSTANCE_EXEC, Action.INSTANCE_CONTROL}
+_SHARED_LOGIN = _SHARED_VIEW | {
+    Action.APP_READ,
+    Action.FILE_READ,
+    Action.FILE_WRITE,
+    Action.INSTANCE_EXEC,
+    Action.INSTANCE_CONTROL,
+}
 
 
 def can(

@@ -12,12 +12,14 @@ that container, and EngineError when it refused.
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.limits import Limits
+from hutch.engine.files import Files
 from hutch.errors import EngineError
 
 
@@ -304,6 +306,13 @@ class Engine(Protocol):
 
     async def read_file(self, name: str, path: str, *, most: int = 1024 * 1024) -> bytes | None:
         """A regular file's content as root, None when there is none; works when it is stopped."""
+        ...
+
+    def files(self, name: str) -> AbstractAsyncContextManager[Files]:
+        """The files of a container while the block runs, whether the container runs or not.
+
+        Starting, stopping and deleting it may have to wait until the block ends.
+        """
         ...
 
     async def usage(self, name: str) -> Usage: ...

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from hutch.domain.nodes import Node
 from hutch.engine.base import Engine
+from hutch.services.held import Held
 from hutch.services.rounds import Rounds
 from hutch.services.slots import Slots
 from hutch.services.vault import Vault
@@ -89,4 +90,6 @@ class Context:
     programs: Slots = field(default_factory=lambda: Slots("programs", each=8, all_=64))
     waits: Slots = field(default_factory=lambda: Slots("waits", each=32, all_=1024))
     apps: Slots = field(default_factory=lambda: Slots("connections to apps", each=256, all_=4096))
+    transfers: Slots = field(default_factory=lambda: Slots("files under way", each=16, all_=128))
+    held: Held = field(default_factory=Held)
     scheduling: Rounds = field(default_factory=Rounds)

@@ -1,6 +1,7 @@
 """API tokens, and the failed sign-ins that slow a guesser down."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -70,6 +71,29 @@ async def holder(
         return None
     user_id, name, role, scope, token_id, used, manages = row
     return user_id, name, Role(role), Scope(scope), token_id, used, manages
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """What a person may at the moment, who once came with a token."""
+
+    user_id: str
+    role: Role
+
+
+async def alive(session: Session, token_ids: Collection[str], now: datetime) -> dict[str, Bearer]:
+    """Those of the tokens that may still be used, and by whom."""
+    query = (
+        select(tokens.c.id, users.c.id.label("user_id"), users.c.role)
+        .join(users, users.c.id == tokens.c.user_id)
+        .where(
+            tokens.c.id.in_(token_ids),
+            users.c.disabled_at.is_(None),
+            (tokens.c.expires_at.is_(None)) | (tokens.c.expires_at > now),
+        )
+    )
+    rows = await session.execute(query)
+    return {row.id: Bearer(row.user_id, Role(row.role)) for row in rows}
 
 
 async def touch_token(session: Session, token_id: str, now: datetime) -> None:

@@ -37,6 +37,9 @@ ANSWER_WITHIN = 30.0
 _LONG_POLL = 3600
 """Seconds that one wait for an operation stays open before it is asked again."""
 _SUCCESS = 200
+_SWITCHED = 101
+_HTTPS = 443
+_STREAM_BUFFER = 1024 * 1024
 _CANCELLED = 401
 _NOT_THERE = 404
 _CONFLICTS = {_CANCELLED, 409, 412}
@@ -288,6 +291,54 @@ class Client:
         finally:
             # Nothing that either side still has to say matters to the other.
             connection.transport.abort()
+
+    # -- other protocols -----------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def upgraded(
+        self, path: str, protocol: str
+    ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection at `path` that speaks another protocol. Raises as `get` does."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                reader, writer = await self._open_stream()
+        except (OSError, TimeoutError) as error:
+            raise self._unavailable(error) from error
+        try:
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    await self._upgrade(reader, writer, path, protocol)
+            except (OSError, EOFError, TimeoutError) as error:
+                raise self._unavailable(error) from error
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    async def _open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.socket:
+            return await asyncio.open_unix_connection(self.socket, limit=_STREAM_BUFFER)
+        parts = urlsplit(self.url)
+        return await asyncio.open_connection(
+            parts.hostname, parts.port or _HTTPS, ssl=self._ssl, limit=_STREAM_BUFFER
+        )
+
+    async def _upgrade(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, protocol: str
+    ) -> None:
+        target = f"/1.0{path}?{urlencode({'project': self.project})}"
+        head = (
+            f"GET {target} HTTP/1.1\r\nHost: {self._authority}\r\n"
+            f"Upgrade: {protocol}\r\nConnection: Upgrade\r\n\r\n"
+        )
+        writer.write(head.encode("ascii"))
+        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
+        code = int(status.split()[1])
+        if code == _SWITCHED:
+            return
+        length = [line.partition(":")[2] for line in lines if line.lower().startswith("content-l")]
+        body = await reader.readexactly(min(int(length[0]), _STREAM_BUFFER)) if length else b""
+        _metadata(httpx.Response(code, content=body), path)
+        raise EngineUnavailableError(f"The engine at {self.url} does not speak {protocol}.")
 
 
 class _ConnectionDroppedError(EngineUnavailableError):

@@ -33,7 +33,8 @@ from hutch.engine.base import (
     check_device_names,
     check_devices,
 )
-from hutch.engine.incus import banner, disks, files, programs
+from hutch.engine.files import Files
+from hutch.engine.incus import banner, disks, files, programs, sftp
 from hutch.engine.incus import devices as loans
 from hutch.engine.incus import spec as bodies
 from hutch.engine.incus.accelerators import found_accelerators
@@ -444,6 +445,11 @@ class IncusEngine:
         except EngineNotFoundError:
             await self._instance(name)  # raises when it is the container that is not there
             return None
+
+    @asynccontextmanager
+    async def files(self, name: str) -> AsyncGenerator[Files]:
+        async with sftp.opened(self._client, name) as found:
+            yield found
 
     async def wait_for_banner(self, name: str, host: str, port: int, *, timeout: float) -> bool:
         began = time.monotonic()

@@ -56,6 +56,17 @@ CREATE TABLE IF NOT EXISTS files (
     content BLOB NOT NULL,
     PRIMARY KEY (container, path)
 );
+CREATE TABLE IF NOT EXISTS nodes (
+    container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    mode INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    modified INTEGER NOT NULL,
+    target BLOB,
+    PRIMARY KEY (container, path)
+);
 CREATE TABLE IF NOT EXISTS snapshots (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
@@ -66,6 +77,17 @@ CREATE TABLE IF NOT EXISTS snapshot_files (
     snapshot INTEGER NOT NULL REFERENCES snapshots ON DELETE CASCADE,
     path TEXT NOT NULL,
     content BLOB NOT NULL,
+    PRIMARY KEY (snapshot, path)
+);
+CREATE TABLE IF NOT EXISTS snapshot_nodes (
+    snapshot INTEGER NOT NULL REFERENCES snapshots ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    mode INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    modified INTEGER NOT NULL,
+    target BLOB,
     PRIMARY KEY (snapshot, path)
 );
 CREATE TABLE IF NOT EXISTS changes (
@@ -100,6 +122,9 @@ class Database:
             self.execute(
                 "ALTER TABLE containers ADD COLUMN nvidia_driver INTEGER NOT NULL DEFAULT 0"
             )
+        elif not self.one("SELECT 1 FROM sqlite_master WHERE name = 'nodes'"):
+            # A state from before files had anything but content.
+            self._make(())
 
     def _make(self, images: Iterable[str]) -> None:
         with self.writing():

@@ -26,6 +26,7 @@ from hutch.engine.base import (
 from hutch.engine.simulated import programs
 from hutch.engine.simulated.database import Database
 from hutch.engine.simulated.faults import Faults, FaultsFile, Gate
+from hutch.engine.simulated.files import SimulatedFiles
 from hutch.engine.simulated.provision import HOST_KEY
 from hutch.engine.simulated.state import State
 from hutch.errors import EngineError, EngineUnavailableError
@@ -203,6 +204,12 @@ class SimulatedEngine:
         async with self._call("read_file") as state:
             content = programs.read_file(state, name, path)
             return None if content is None else content[:most]
+
+    @asynccontextmanager
+    async def files(self, name: str) -> AsyncGenerator[SimulatedFiles]:
+        async with self._call("files") as state:
+            state.power(name)  # raises when there is no such container
+            yield SimulatedFiles(state, name, self._gate.check_alive)
 
     async def usage(self, name: str) -> Usage:
         async with self._call("usage") as state:

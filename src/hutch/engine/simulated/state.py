@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hutch.domain.ids import ENGINE_PREFIX
 from hutch.domain.limits import Limits
-from hutch.domain.sizes import MiB
+from hutch.domain.sizes import MiB, TiB
 from hutch.engine.base import ContainerSpec, Device, Forward, Observed, Power
 from hutch.engine.simulated.database import Database, new_boot_id
 from hutch.engine.simulated.devices import Devices
@@ -307,6 +307,12 @@ class State:
                 number,
                 name,
             )
+            self._db.execute(
+                "INSERT INTO snapshot_nodes SELECT ?, path, kind, mode, uid, gid, modified, target"
+                " FROM nodes WHERE container = ?",
+                number,
+                name,
+            )
             self._db.announce(name, "snapshot created")
 
     def restore(self, name: str, snapshot: str) -> None:
@@ -322,6 +328,13 @@ class State:
             self._db.execute("DELETE FROM files WHERE container = ?", name)
             self._db.execute(
                 "INSERT INTO files SELECT ?, path, content FROM snapshot_files WHERE snapshot = ?",
+                name,
+                number,
+            )
+            self._db.execute("DELETE FROM nodes WHERE container = ?", name)
+            self._db.execute(
+                "INSERT INTO nodes SELECT ?, path, kind, mode, uid, gid, modified, target"
+                " FROM snapshot_nodes WHERE snapshot = ?",
                 name,
                 number,
             )
@@ -346,18 +359,91 @@ class State:
 
     def write(self, name: str, files: Sequence[tuple[str, bytes]]) -> bool:
         """Write files inside, all or none; False when the container's disk is too small."""
-        row = self._require(name)
-        more = sum(len(content) for _, content in files)
-        limits = _limits(row["limits"])
-        if limits is not None and IMAGE_SIZE + row["written"] + more > limits.disk:
+        if sum(len(content) for _, content in files) > self.room(name):
             return False
         with self._db.writing():
             for path, content in files:
                 self._db.execute(
                     "INSERT OR REPLACE INTO files VALUES (?, ?, ?)", name, path, content
                 )
+                self._db.execute(
+                    "UPDATE nodes SET modified = ? WHERE container = ? AND path = ?",
+                    int(time.time()), name, path,
+                )  # fmt: skip
             self._recount(name)
         return True
+
+    def room(self, name: str) -> int:
+        """Bytes that still fit on a container's disk."""
+        row = self._require(name)
+        limits = _limits(row["limits"])
+        return TiB if limits is None else limits.disk - IMAGE_SIZE - row["written"]
+
+    def size(self, name: str, path: str) -> int | None:
+        """The size of a file that was written; None when there is none."""
+        return self._db.one(
+            "SELECT length(content) FROM files WHERE container = ? AND path = ?", name, path
+        )
+
+    def slice(self, name: str, path: str, offset: int, size: int) -> bytes:
+        found = self._db.one(
+            "SELECT substr(content, ?, ?) FROM files WHERE container = ? AND path = ?",
+            offset + 1, size, name, path,
+        )  # fmt: skip
+        return found or b""
+
+    def node(self, name: str, path: str) -> sqlite3.Row | None:
+        """What is known of a path besides content."""
+        self._require(name)
+        return self._db.row("SELECT * FROM nodes WHERE container = ? AND path = ?", name, path)
+
+    def set_node(self, name: str, path: str, *values: object) -> None:
+        """`values` are the columns after the path, in the table's order."""
+        with self._db.writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO nodes (container, path, kind, mode, uid, gid, modified,"
+                " target) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                name, path, *values,
+            )  # fmt: skip
+
+    def children(self, name: str, folder: str) -> list[str]:
+        """The names right below a folder."""
+        head = folder.rstrip("/") + "/"
+        found: set[str] = set()
+        rows = self._db.execute(
+            "SELECT path FROM files WHERE container = ?1 AND path > ?2 AND path < ?3 UNION"
+            " SELECT path FROM nodes WHERE container = ?1 AND path > ?2 AND path < ?3",
+            name, head, head[:-1] + "0",
+        )  # fmt: skip
+        for row in rows:
+            found.add(row[0][len(head) :].partition("/")[0])
+        return sorted(found - {""})
+
+    def remove(self, name: str, path: str) -> None:
+        with self._db.writing():
+            self._remove(name, path)
+            self._recount(name)
+
+    def _remove(self, name: str, path: str) -> None:
+        self._db.execute("DELETE FROM files WHERE container = ? AND path = ?", name, path)
+        self._db.execute("DELETE FROM nodes WHERE container = ? AND path = ?", name, path)
+
+    def move(self, name: str, path: str, to: str) -> None:
+        """Give what is at a path, and below it, another name, in place of what had that."""
+        with self._db.writing():
+            self._remove(name, to)
+            moved = (to, len(path) + 1, name, path, f"{path}/", f"{path}0")
+            self._db.execute(
+                "UPDATE files SET path = ?1 || substr(path, ?2) WHERE container = ?3"
+                " AND (path = ?4 OR (path > ?5 AND path < ?6))",
+                *moved,
+            )
+            self._db.execute(
+                "UPDATE nodes SET path = ?1 || substr(path, ?2) WHERE container = ?3"
+                " AND (path = ?4 OR (path > ?5 AND path < ?6))",
+                *moved,
+            )
+            self._recount(name)
 
     def _recount(self, name: str) -> None:
         self._db.execute(
