@@ -288,7 +288,7 @@ async def test_an_order_goes_to_the_agent_and_its_answer_comes_back(server: Serv
                 session, context, Verb.ASK, node_id=node.id, lease_id=lease_id,
                 container="hutch-1", devices=[agents.OpenedDevice(195, 0, "/dev/nvidia0")],
             )  # fmt: skip
-        waiting = asyncio.create_task(agents.await_result(context, order, timeout=20))
+        waiting = asyncio.create_task(agents.await_result(context, node.id, order, timeout=20))
         asked = await hear(agent)
         assert 0 < asked.pop("until") - welcome["now"] <= agents.ORDER_SECONDS + 60
         assert asked == {

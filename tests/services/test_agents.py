@@ -58,7 +58,7 @@ class Desk:
                 await agents.answer(self.context, node_id, order.id, answer_of("hutch-1"))
 
     async def result(self, order_id: str, timeout: float = 10) -> Revoked | None:
-        return await agents.await_result(self.context, order_id, timeout=timeout)
+        return await agents.await_result(self.context, self.lab.node.id, order_id, timeout=timeout)
 
 
 @pytest_asyncio.fixture

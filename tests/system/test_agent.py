@@ -258,7 +258,9 @@ class Machine:
             )
 
     async def ask(self, verb: Verb) -> list[Process]:
-        found = await agents.await_result(self.lab.context, await self.order(verb), timeout=30)
+        found = await agents.await_result(
+            self.lab.context, self.node_id, await self.order(verb), timeout=30
+        )
         assert found is not None
         return list(found.processes)
 
@@ -319,7 +321,9 @@ async def test_an_order_outlives_whoever_was_to_carry_it_out(
         await site.kill_agent()
     order = await machine.order(Verb.END)
     waiting = asyncio.create_task(
-        agents.await_result(machine.lab.context, order, timeout=agents.ORDER_SECONDS)
+        agents.await_result(
+            machine.lab.context, machine.node_id, order, timeout=agents.ORDER_SECONDS
+        )
     )
     with contextlib.suppress(AssertionError):
         if victim in {"server", "both"}:

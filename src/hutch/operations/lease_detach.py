@@ -117,7 +117,7 @@ async def _order(work: Work, loan: Loan, verb: Verb) -> Revoked:
             container=container.engine_name,
             devices=loan.opened,
         )
-    answer = await agents.await_result(work.context, order, timeout=_ANSWER_SECONDS)
+    answer = await agents.await_result(work.context, loan.node.id, order, timeout=_ANSWER_SECONDS)
     if answer is not None:
         return answer
     seen = await loan.engine.get(container.engine_name)

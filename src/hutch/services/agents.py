@@ -63,8 +63,10 @@ async def order(
     )
 
 
-async def await_result(context: Context, order_id: str, *, timeout: float) -> Revoked | None:
-    """What the agent has done and found.
+async def await_result(
+    context: Context, node_id: str, order_id: str, *, timeout: float
+) -> Revoked | None:
+    """What a node's agent has done and found.
 
     None when the agent has not answered within `timeout` seconds, or another order came after
     this one; then it will not be carried out any more, unless that has begun.
@@ -74,11 +76,12 @@ async def await_result(context: Context, order_id: str, *, timeout: float) -> Re
     with context.hints.watching(order_id) as answered:
         while True:
             answered.clear()
+            # Before the look, which there is time for while the agent is at it.
+            hint(context, node_id)
             async with context.db.read() as session:
                 row = await revocations.get_revocation(session, order_id)
             if row is None or row.done_at is not None:
                 return _revoked(row)
-            hint(context, row.node_id)
             left = deadline - loop.time()
             if left <= 0:
                 return await _withdraw(context, row)
