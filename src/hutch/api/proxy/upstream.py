@@ -266,10 +266,10 @@ class Pool:
     def __init__(self) -> None:
         self._idle: dict[Place, list[Connection]] = {}
         self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def take(self, place: Place, *, fresh: bool = False) -> Connection:
         """A connection that nobody else uses. Raises AppError when nothing listens there."""
-        self._forget_old()
         kept = [] if fresh else self._idle.get(place, [])
         while kept:
             connection = kept.pop()
@@ -289,15 +289,23 @@ class Pool:
         connection.idle_since = time.monotonic()
         kept.append(connection)
         self._count += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._forget_old)
 
     def _forget_old(self) -> None:
+        """By the clock, not at the next use: what ends when nobody is there waits for this."""
         limit = time.monotonic() - IDLE_SECONDS
         for place, kept in list(self._idle.items()):
-            while kept and (kept[0].idle_since < limit or not kept[0].is_open):
+            while kept and (kept[0].idle_since <= limit or not kept[0].is_open):
                 kept.pop(0).abort()
                 self._count -= 1
             if not kept:
                 del self._idle[place]
+        self._timer = None
+        if self._idle:
+            oldest = min(kept[0].idle_since for kept in self._idle.values())
+            wait = max(0.0, oldest - limit)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._forget_old)
 
     def close(self) -> None:
         for kept in self._idle.values():
@@ -305,6 +313,9 @@ class Pool:
                 connection.abort()
         self._idle.clear()
         self._count = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 async def connect(place: Place) -> Connection:
