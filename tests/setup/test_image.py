@@ -1,10 +1,19 @@
-"""The recipe of the base image, and when a new image is due."""
+"""The recipes of images, and when a new image is due."""
 
+import hashlib
+import os
+import re
 import secrets
+import tarfile
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from hutch.setup import npm
 from hutch.setup.apt import Release, Source
+from hutch.setup.commands import CommandError
 from hutch.setup.image import forget_credentials, image_key, read_recipe, without_order
 
 RELEASE = Release("debian", "bookworm", "12", "Debian GNU/Linux 12 (bookworm)")
@@ -64,3 +73,54 @@ def test_an_image_of_open_mirrors_stays_as_it_is(tmp_path: Path):
     rootfs = image_with(tmp_path, "http://mirror.example/debian", "")
     assert not forget_credentials(rootfs, [])
     assert not (rootfs / "etc/apt/apt.conf.d/90proxy").exists()
+
+
+def test_a_recipe_may_go_out_from_another():
+    base, desktop = read_recipe(), read_recipe("desktop")
+    assert set(base.packages) < set(desktop.packages)
+    assert set(base.files) < set(desktop.files)
+    assert (base.mask, base.links, base.empty) == (desktop.mask, desktop.links, desktop.empty)
+    assert (desktop.name, base.npm) == ("desktop", {})
+
+
+def test_everything_that_the_desktop_starts_is_in_its_recipe():
+    files = read_recipe("desktop").files
+    named = set(re.findall(r"/usr/lib/hutch/[a-z-]+", "".join(files.values())))
+    assert named
+    assert named <= set(files)
+
+
+def test_nothing_of_the_desktop_listens_at_an_address_of_the_machine_unasked():
+    files = read_recipe("desktop").files
+    listening = re.findall(r"^ListenStream=(.*)$", "".join(files.values()), re.MULTILINE)
+    assert listening == ["127.0.0.1:6080"]
+    assert "-rfbport -1" in files["/usr/lib/hutch/desktop-session"]
+
+
+def npm_that_packs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An npm that has one small package, and the package's integrity."""
+    (folder / "package").mkdir()
+    (folder / "package/main.js").write_text("made here")
+    archive = folder / "made.tar"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder / "package", "package")
+    program = folder / "npm"
+    program.write_text(f'#!/bin/sh\ncp {archive} "$5/thing.tgz"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return "sha512-" + b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+
+
+def test_a_package_of_npm_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    integrity = npm_that_packs(tmp_path, monkeypatch)
+    npm.unpack("thing", "1.0.0", integrity, tmp_path / "to/thing")
+    assert (tmp_path / "to/thing/main.js").read_text() == "made here"
+
+
+def test_another_package_than_the_recipe_names_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    npm_that_packs(tmp_path, monkeypatch)
+    with pytest.raises(CommandError, match="another package"):
+        npm.unpack("thing", "1.0.0", "sha512-other", tmp_path / "thing")
+    assert not (tmp_path / "thing").exists()

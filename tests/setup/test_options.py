@@ -48,6 +48,11 @@ def test_all_the_flags():
     assert options.settings == {"listen_port": "7481", "log_level": "debug"}
 
 
+def test_the_image_with_a_desktop_is_made_when_it_is_asked_for():
+    assert parsed().images == ("base",)
+    assert parsed("--desktop").images == ("base", "desktop")
+
+
 def test_without_a_terminal_nothing_is_asked():
     assert not parsed(has_terminal=False).ask
 

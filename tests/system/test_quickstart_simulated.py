@@ -106,7 +106,7 @@ def test_help_needs_nothing():
         [str(SOURCE / "quickstart"), "--help"], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0
-    for flag in ("--engine", "--no-instance", "--data", "--yes", "--pool", "--set"):
+    for flag in ("--engine", "--no-instance", "--data", "--yes", "--pool", "--set", "--desktop"):
         assert flag in done.stdout
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.system.site import free_port
 
-SHIFT, ENTER = "\ue008", "\ue007"
+SHIFT, CONTROL, ENTER = "\ue008", "\ue009", "\ue007"
 
 
 class Chromium:
@@ -103,6 +103,9 @@ class Chromium:
         return [
             each["params"]["url"] for each in told if each["method"] == "Network.webSocketCreated"
         ]
+
+    def resize(self, width: int, height: int) -> None:
+        self._ask("POST", f"{self._session}/window/rect", {"width": width, "height": height})
 
     def picture(self, file: Path) -> None:
         file.write_bytes(base64.b64decode(self._ask("GET", f"{self._session}/screenshot")))

@@ -22,6 +22,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "shares": ("share", "unshare"),
     "ports": ("port",),
     "apps": ("app",),
+    "desktop": ("desktop",),
     "snapshots": ("snapshot",),
     "gpus": ("gpu",),
     "notices": ("notice",),
@@ -47,6 +48,7 @@ LOCAL = frozenset("login logout ssh server gateway agent up down config referenc
 OVER_SSH = frozenset(
     """
     create list show start stop restart rebuild set delete exec files share unshare port app
+    desktop
     snapshot gpu notice operation whoami password key ssh-config token user group quota report node
     image events overview version
     """.split()

@@ -120,6 +120,12 @@ LOCAL_PORT_ADDED = "{place} on its node alone leads to port {port} of {name}{unt
 LEADING = "{port}/{protocol} at {host}:{host_port} ({name}){ends}"
 IN_BROWSER = "In a browser, behind a sign-in: {url}"
 NO_APP = "There is no app that you may open. Make one: hutch port add NAME 8888 --local"
+DESKTOP_AT = "The desktop, in a browser, behind a sign-in: {url}"
+VNC_AT = "For a VNC viewer: {place}, password {password}. It lets in once, within ten minutes."
+NO_VNC = "{name} did not start a VNC server."
+NO_VNC_HINT = "Look inside: hutch exec NAME -- systemctl status hutch-desktop-vnc"
+ADDING_DESKTOP = "Leading the way to the desktop of {name}"
+NO_DESKTOP = "{name} was not made from an image that has one: hutch create NAME --image desktop"
 PORT_CHANGED = "Port {port} of {name} is changed."
 REMOVING_PORT = "Taking port {port} of {name} away"
 PORT_REMOVED = "Nothing leads to port {port} of {name} any more."
@@ -330,6 +336,10 @@ HELP = {
     ),
     "app": "See which web applications you may open.",
     "app list": "List the web applications that you may open in a browser.",
+    "desktop": (
+        "Show where the desktop of an instance is, to be opened in a browser. It starts when it is"
+        " opened, and ends when nobody has had it open for eight hours."
+    ),
     "port": "Lead ports of the node to ports of an instance.",
     "port add": (
         "Lead a host port to a port of an instance. It is kept over restarts, rebuilds and"
@@ -424,6 +434,7 @@ HOST_PORT = "The port of the node. hutch gives you one, if left out."
 PROTOCOL = "tcp, if left out."
 PORT_NAME = "What to call it."
 LOCAL_PORT = "Only programs of the node itself reach it, hutch among them."
+VNC = "For a VNC viewer instead: a port of the node for 8 hours, and a password that lets in once."
 KEEP_PATH = "In a browser, what listens there is told the whole path: for what has a base URL."
 OPEN_TO = "Who may open it in a browser: me, everyone, or names with commas between. me at first."
 SNAPSHOT_NAME = "The snapshot's name: a-z, 0-9 and '-', beginning with a letter."

@@ -15,12 +15,12 @@ import time
 import tomllib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from hutch.setup import apt
+from hutch.setup import apt, npm
 from hutch.setup.commands import CommandError, run, run_showing
 from hutch.setup.incus_api import IncusApi, IncusApiError, Json
 
@@ -52,11 +52,33 @@ class Recipe:
     empty: list[str]
     links: dict[str, str]
     files: dict[str, str]
+    npm: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
 
 def read_recipe(name: str = "base") -> Recipe:
-    text = (resources.files("hutch.setup") / "recipes" / f"{name}.toml").read_text()
-    return Recipe(**tomllib.loads(text))
+    return Recipe(**_keys(name))
+
+
+def _keys(name: str) -> dict[str, Any]:
+    """A recipe's keys, after those of the recipe that it goes out from."""
+    folder = resources.files("hutch.setup") / "recipes"
+    keys = tomllib.loads((folder / f"{name}.toml").read_text())
+    copies: dict[str, str] = keys.pop("copies", {})
+    files: dict[str, str] = keys.setdefault("files", {})
+    files.update({path: (folder / own).read_text() for path, own in copies.items()})
+    base = keys.pop("base", None)
+    if base is None:
+        return keys
+    whole = _keys(base)
+    for key, value in keys.items():
+        match value:
+            case list():
+                whole[key] = [*whole[key], *cast("list[str]", value)]
+            case dict():
+                whole[key] = {**whole.get(key, {}), **cast("dict[str, Any]", value)}
+            case _:
+                whole[key] = value
+    return whole
 
 
 def image_key(recipe: Recipe, release: apt.Release, sources: list[apt.Source]) -> str:
@@ -65,7 +87,8 @@ def image_key(recipe: Recipe, release: apt.Release, sources: list[apt.Source]) -
         _BUILDER,
         release.codename,
         [source.as_deb822() for source in sources],
-        {name: getattr(recipe, name) for name in Recipe.__slots__},
+        # Without what is empty, so that a new key makes no new image of those that lack it.
+        {name: value for name in Recipe.__slots__ if (value := getattr(recipe, name))},
         [path.read_text() for path in _site_certificates()],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
@@ -134,10 +157,16 @@ def _build(recipe: Recipe, target: Path, progress: Progress) -> None:
         # mmdebstrap's unprivileged apt must be able to pass through.
         work.chmod(0o755)
         rootfs = work / "rootfs"
+        # First, as it is soon done, or soon known not to work.
+        for name, wanted in recipe.npm.items():
+            progress(f"fetching {name}")
+            npm.unpack(name, wanted["version"], wanted["integrity"], work / "npm" / name)
         _bootstrap(recipe, release, sources, work, progress)
         if forget_credentials(rootfs, apt.proxy_options()):
             progress("left the passwords of mirrors and proxies out: instances go without them")
         progress("configuring")
+        for name, wanted in recipe.npm.items():
+            shutil.copytree(work / "npm" / name, _inside(rootfs, wanted["folder"]))
         configure(recipe, rootfs)
         (work / "metadata.yaml").write_text(_metadata(recipe, release))
         progress("packing")

@@ -113,7 +113,7 @@ def steps(launch: Launch) -> list[Step]:
         _node(launch),
         _agent(launch),
         _gateway(launch),
-        _image(launch),
+        *(_image(launch, name) for name in launch.options.images),
         _key(launch),
     ]
     if launch.options.first_instance:
@@ -350,8 +350,8 @@ def node_name(host_name: str) -> str:
         return _FALLBACK_NODE
 
 
-def _image(launch: Launch) -> Step:
-    recipe = read_recipe()
+def _image(launch: Launch, name: str) -> Step:
+    recipe = read_recipe(name)
 
     def is_done() -> bool:
         return any(image["name"] == recipe.name for image in launch.client().list_images())

@@ -247,7 +247,9 @@ def _incus(options: Options, site: Site) -> list[Step]:
             lambda _: prepare.ensure_profile(reach.api, site.names),
         ),
     ]
-    return [*found, *_image(site, reach)]
+    for name in options.images:
+        found += _image(name, site, reach)
+    return found
 
 
 @dataclass(slots=True)
@@ -375,8 +377,8 @@ def _firewall(site: Site) -> Step:
     return Step("Other firewalls on this machine", lambda: firewall.problem(bridge) is None, do)
 
 
-def _image(site: Site, reach: _Reach) -> list[Step]:
-    recipe = image.read_recipe()
+def _image(name: str, site: Site, reach: _Reach) -> list[Step]:
+    recipe = image.read_recipe(name)
     cache = site.data / "cache"
     alias = f"/images/aliases/{recipe.name}"
 
@@ -390,7 +392,7 @@ def _image(site: Site, reach: _Reach) -> list[Step]:
             return known is not None and known["target"] == image.fingerprint(tar)
 
     def build(progress: Progress) -> str:
-        tar = image.ensure_built(cache, progress)
+        tar = image.ensure_built(cache, progress, name)
         return f"{tar.stat().st_size // 1024**2} MiB"
 
     def hand_over(progress: Progress) -> None:

@@ -34,6 +34,8 @@ class Options:
     """The system user hutch runs as, where it is root who sets it up."""
     settings: Mapping[str, str]
     """Keys for hutch.toml."""
+    images: tuple[str, ...] = ("base",)
+    """The recipes of which images are made."""
     simulated_gpus: int | None = None
     """How many accelerators to make up; None: as many as an earlier run was told."""
 
@@ -74,6 +76,7 @@ def parse(
         command_folder=Path(parsed.command_dir or command_folder).absolute(),
         user=parsed.user,
         settings=dict(parsed.set),
+        images=("base", "desktop") if parsed.desktop else ("base",),
         simulated_gpus=parsed.simulated_gpus,
     )
 
@@ -90,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--incus-dir", metavar="DIR")
     parser.add_argument("--command-dir", metavar="DIR")
     parser.add_argument("--user", default="hutch")
+    parser.add_argument("--desktop", action="store_true")
     parser.add_argument("--simulated-gpus", metavar="N", type=_count)
     return parser
 
