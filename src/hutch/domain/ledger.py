@@ -33,8 +33,12 @@ class Ledger:
         self._kept: dict[str, int] = defaultdict(int)
         self._of_groups: dict[str, list[Request]] = defaultdict(list)
         self._guaranteed: dict[str, set[str]] = {}
-        for request in held:
-            self.add(request)
+        persons, of_group, of_groups = self._persons, self._held, self._of_groups
+        for request in held:  # as `add` does
+            persons[request.owner_id] += request.count
+            if (group := request.group_id) is not None:
+                of_group[group] += request.count
+                of_groups[group].append(request)
 
     def add(self, request: Request) -> None:
         """Count a lease that holds accelerators."""

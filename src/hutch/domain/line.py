@@ -23,14 +23,18 @@ class Lab:
         self.policy = situation.policy
         self.held: list[Request] = []
         self.waiting: list[Request] = []
+        self.expired: set[str] = set()
+        self.ends: dict[str, int] = {}
+        """When each lease gives its accelerators back if it stays to its end, in microseconds."""
         for request in situation.requests:
             if request.state is LeaseState.QUEUED:
                 self.waiting.append(request)
             elif request.state is not LeaseState.ENDED:
                 self.held.append(request)
-        self.expired = {each.id for each in self.held if self._is_over(each)}
-        self.ends = {each.id: self._ends(each) for each in self.held}
-        """When each lease gives its accelerators back if it stays to its end, in microseconds."""
+                self.ends[request.id] = end = self._ends(request)
+                # One that is still on its way into the instance ends as soon as it has arrived.
+                if not end and request.state is LeaseState.ACTIVE:
+                    self.expired.add(request.id)
         self.ledger = Ledger(self.held, situation.groups, situation.maximum, self.is_leaving)
         self.waiting.sort(key=self._order)
         self.grants: list[Grant] = []
@@ -48,20 +52,13 @@ class Lab:
                 self.holders.add(each)
         self._exits: dict[str, Exit | None] = {}
 
-    def _is_over(self, request: Request) -> bool:
-        # One that is still on its way into the instance ends as soon as it has arrived.
-        return (
-            request.expires_at is not None
-            and request.expires_at <= self.now
-            and request.state is LeaseState.ACTIVE
-        )
-
     def _ends(self, request: Request) -> int:
-        if self.is_leaving(request):
+        if request.state is LeaseState.DETACHING:
             return 0
-        if request.expires_at is None:
+        ends = request.expires_at
+        if ends is None:
             return NEVER
-        return max(0, micros(request.expires_at - self.now))
+        return micros(ends - self.now) if ends > self.now else 0
 
     def _order(self, request: Request) -> tuple[float, float, datetime, str]:
         """The line, apart from who is entitled: that changes with every grant."""

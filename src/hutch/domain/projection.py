@@ -197,19 +197,19 @@ class Room:
         """
         match, instance = self.match(request.model), request.instance_id
         devices = match.numbers
-        ends = [self._ends_for(device, instance) for device in devices]
+        ends = self._ends_of(devices, instance)
         leaving: list[Offer] = []
         if leave is None:
             start = sorted(ends)[request.count - 1]
         else:
-            early = [self._leaves_for(device, instance, leave) for device in devices]
+            early = self._leaves_of(devices, instance, leave)
             start = sorted(early)[request.count - 1]
             late = [device for device, end in zip(devices, ends, strict=True) if end > start]
             missing = request.count - (len(devices) - len(late))
             if missing > 0:
                 leaving = choose(missing, self._offers(late, instance, leave, start))
                 self._vacate({offer.request.id for offer in leaving}, start)
-                ends = [self._ends_for(device, instance) for device in devices]
+                ends = self._ends_of(devices, instance)
         # The last to come free, so that those behind it find the others free for longer.
         by_end = sorted(
             (end, not self.is_available(device, instance), device)
@@ -226,24 +226,36 @@ class Room:
     def _slots_of(self, device: int) -> Sequence[int]:
         return self._slots[device] if self._is_shared else (device,)
 
-    def _ends_for(self, device: int, instance_id: str) -> int:
-        """When a slot on a device comes free for an instance."""
+    def _ends_of(self, devices: Sequence[int], instance_id: str) -> list[int]:
+        """When a slot on each of these devices comes free for an instance."""
+        ends = self._ends
         if not self._is_shared:
-            return self._ends[device]
-        ends = min(self._ends[slot] for slot in self._slots[device])
-        return max(ends, self._instances.get((device, instance_id), 0))
+            return [ends[device] for device in devices]
+        return [
+            max(
+                min(ends[slot] for slot in self._slots[device]),
+                self._instances.get((device, instance_id), 0),
+            )
+            for device in devices
+        ]
 
-    def _leaves_for(self, device: int, instance_id: str, leave: Leave) -> int:
+    def _leaves_of(self, devices: Sequence[int], instance_id: str, leave: Leave) -> list[int]:
         """The same, if whoever can be made to leave does so at the earliest."""
         if not self._is_shared:
-            return self._leaves(device, leave)
-        ends = min(self._leaves(slot, leave) for slot in self._slots[device])
-        return max(ends, self._instances.get((device, instance_id), 0))
+            return [self._leaves(device, leave) for device in devices]
+        return [
+            max(
+                min(self._leaves(slot, leave) for slot in self._slots[device]),
+                self._instances.get((device, instance_id), 0),
+            )
+            for device in devices
+        ]
 
     def _leaves(self, slot: int, leave: Leave) -> int:
-        holder = self._holders[slot]
-        exit_ = None if holder is None else leave(holder)
-        return self._ends[slot] if exit_ is None else min(self._ends[slot], exit_.at)
+        holder, end = self._holders[slot], self._ends[slot]
+        if holder is None or not end or (exit_ := leave(holder)) is None or exit_.at >= end:
+            return end
+        return exit_.at
 
     def _line_up(self, device: int, start: int, until: int, instance_id: str | None) -> None:
         """Take the slot of a device that comes free last before a moment out of the account until
@@ -260,13 +272,12 @@ class Room:
                 self._kept_for[key] = min(self._kept_for.get(key, NEVER), start)
 
     def _vacate(self, leaving: set[str], at: int) -> None:
-        for device in range(len(self.devices)):
-            for slot in self._slots_of(device):
-                holder = self._holders[slot]
-                if holder is not None and holder.id in leaving:
-                    self._ends[slot], self._holders[slot] = min(self._ends[slot], at), None
-                    if self._is_shared:
-                        self._instances[device, holder.instance_id] = at
+        for slot, holder in enumerate(self._holders):
+            if holder is not None and holder.id in leaving:
+                self._ends[slot], self._holders[slot] = min(self._ends[slot], at), None
+                if self._is_shared:
+                    device = next(n for n, slots in enumerate(self._slots) if slot in slots)
+                    self._instances[device, holder.instance_id] = at
 
     def _offers(
         self, devices: Iterable[int], instance_id: str, leave: Leave, by: int
