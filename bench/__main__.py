@@ -31,6 +31,7 @@ SUBJECTS = {
     "api": Subject("bench.api", 3, "the server with 2,000 simulated instances and 500 people"),
     "forwards": Subject("bench.forwards", 10, "three ways to lead a host port to a container"),
     "operations": Subject("bench.operations", 3, "operations per second on an instant engine"),
+    "apps": Subject("bench.apps", 5, "web applications through hutch, nginx, and directly"),
     "gpu": Subject("bench.gpu", 20, "take and release against `incus config device`"),
     "leases": Subject("bench.leases", 3, "grants per second through the database"),
     "scheduler": Subject("bench.scheduler", 15, "a pass over 1,000 nodes, and over ten times that"),
