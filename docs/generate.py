@@ -345,6 +345,7 @@ _ACTIONS = {
     "snapshot.create": "A snapshot was taken.",
     "snapshot.delete": "A snapshot was deleted.",
     "snapshot.restore": "A disk was put back to a snapshot.",
+    "terminal.open": "A web terminal was opened; `again`: a shell that was there still.",
     "token.create": "An API token was made.",
     "token.revoke": "An API token was revoked.",
     "user.add": "A person was added.",

@@ -7,7 +7,6 @@ value, and what is allowed.
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from hutch.domain.nodes import Overcommit
 from hutch.domain.sizes import LARGEST, format_size, parse_size
 from hutch.domain.ssh_config import split_place
 from hutch.errors import ConfigurationError, InvalidSizeError
+from hutch.settings_file import read
 
 PREFIX = "HUTCH_"
 _SIZES = {
@@ -365,6 +365,22 @@ class Settings(BaseModel):
         description="How long somebody who comes by ssh waits for an instance that starts.",
     )
 
+    terminals_per_person: int = Field(
+        default=16, ge=1, le=10_000, description="Web terminals that a person has at once."
+    )
+    terminal_keep_minutes: float = Field(
+        default=10.0,
+        ge=0,
+        le=1440,
+        description="How long a shell waits for its web terminal's connection to come back.",
+    )
+    terminal_idle_minutes: float = Field(
+        default=720.0,
+        ge=0,
+        le=525_600,
+        description="Minutes without a word typed after which a web terminal ends; 0: never.",
+    )
+
     largest_body: int = Field(
         default=1024**2, description="The largest request body, such as 1MiB."
     )
@@ -500,26 +516,13 @@ def load_settings(
     if file is None:
         data = given.get("data") or from_environment.get("data") or Settings().data
         file = Path(data) / "hutch.toml"
-        from_file: dict[str, Any] = _read(file) if file.exists() else {}
+        from_file: dict[str, Any] = read(file) if file.exists() else {}
     else:
-        from_file = _read(file)
+        from_file = read(file)
     try:
         return Settings.model_validate(from_file | from_environment | given)
     except ValidationError as error:
         raise _explained(error, file, from_file, from_environment) from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(
-            f"{file} is not valid TOML: {error}.", hint="Mend the line, then start again."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{file} cannot be read: {error}.", hint="Check that it exists and its rights."
-        ) from None
 
 
 def _explained(

@@ -66,7 +66,7 @@ def test_every_command_argument_and_option_is_explained(name: str) -> None:
 
 def test_what_can_be_printed_can_be_printed_as_json() -> None:
     without = {
-        "ssh", "server", "gateway", "agent", "up", "down", "config show", "config check",
+        "ssh", "shell", "server", "gateway", "agent", "up", "down", "config show", "config check",
         "reference",
     }  # fmt: skip
     for name, command in ALL.items():

@@ -154,7 +154,8 @@ def fields(described: dict[str, Any], schema: dict[str, Any]) -> set[str]:
 
 def test_every_method_of_the_client_is_tried_here() -> None:
     public = {name for name in dir(Client) if callable(getattr(Client, name)) and name[0] != "_"}
-    assert public - {"close"} == set(CALLS)
+    # A WebSocket is none of what the description of the API can describe.
+    assert public - {"close", "open_terminal"} == set(CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -35,6 +35,7 @@ from hutch.api import (
     sign_in,
     snapshots,
     ssh_config,
+    terminals,
     tokens,
     users,
 )
@@ -78,6 +79,7 @@ _NOUNS = (
     reports,
     health,
     agents,
+    terminals,
 )
 
 
@@ -183,6 +185,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.stopping.set()
         await ending
         await background.stop(DRAIN_SECONDS)
+        context.shells.close()
         await context.engines.close()
         await context.db.close()
 

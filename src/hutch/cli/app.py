@@ -19,6 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "logins": ("ssh", "exec"),
     "files": ("files",),
+    "shells": ("shell",),
     "shares": ("share", "unshare"),
     "ports": ("port",),
     "apps": ("app",),
@@ -44,7 +45,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The modules beside this one, and the commands that each adds."""
 
-LOCAL = frozenset("login logout ssh server gateway agent up down config reference".split())
+LOCAL = frozenset("login logout ssh shell server gateway agent up down config reference".split())
 OVER_SSH = frozenset(
     """
     create list show start stop restart rebuild set delete exec files share unshare port app

@@ -8,9 +8,10 @@ from hutch.client.instances import Instances
 from hutch.client.lab import Lab
 from hutch.client.oneself import Oneself
 from hutch.client.ports import Ports
+from hutch.client.terminals import Terminals
 
 
-class Client(Oneself, Instances, Files, Ports, Accelerators, Lab):
+class Client(Oneself, Instances, Files, Terminals, Ports, Accelerators, Lab):
     """A person at one hutch server. Use it as a context manager, or `close` it.
 
     Every method raises the HutchError that the server answered, by its code, with the server's

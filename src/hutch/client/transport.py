@@ -174,6 +174,11 @@ class Transport:
         content = answer.read(LONGEST_ANSWER)
         return answer.status, answer.getheader("Location"), content
 
+    def websocket(self) -> tuple[str, dict[str, str]]:
+        """The address with the scheme of WebSockets, and the headers of a request."""
+        scheme, rest = self.url.split("://", 1)
+        return f"{'wss' if scheme == 'https' else 'ws'}://{rest}", self._headers()
+
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": f"hutch/{__version__}"}
         if self._token:

@@ -20,6 +20,7 @@ from typing import Protocol
 from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.limits import Limits
 from hutch.engine.files import Files
+from hutch.engine.terminals import EngineTerminal
 from hutch.errors import EngineError
 
 
@@ -313,6 +314,18 @@ class Engine(Protocol):
 
         Starting, stopping and deleting it may have to wait until the block ends.
         """
+        ...
+
+    def terminal(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        columns: int,
+        rows: int,
+    ) -> AbstractAsyncContextManager[EngineTerminal]:
+        """Run a program as root on a terminal of its own; the end of the block ends it."""
         ...
 
     async def usage(self, name: str) -> Usage: ...

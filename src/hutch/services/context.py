@@ -10,6 +10,7 @@ from hutch.domain.nodes import Node
 from hutch.engine.base import Engine
 from hutch.services.held import Held
 from hutch.services.rounds import Rounds
+from hutch.services.shells import Shells
 from hutch.services.slots import Slots
 from hutch.services.vault import Vault
 from hutch.settings import Settings
@@ -92,4 +93,5 @@ class Context:
     apps: Slots = field(default_factory=lambda: Slots("connections to apps", each=256, all_=4096))
     transfers: Slots = field(default_factory=lambda: Slots("files under way", each=16, all_=128))
     held: Held = field(default_factory=Held)
+    shells: Shells = field(default_factory=Shells)
     scheduling: Rounds = field(default_factory=Rounds)

@@ -34,7 +34,7 @@ from hutch.engine.base import (
     check_devices,
 )
 from hutch.engine.files import Files
-from hutch.engine.incus import banner, disks, files, programs, sftp
+from hutch.engine.incus import banner, disks, files, programs, sftp, terminals
 from hutch.engine.incus import devices as loans
 from hutch.engine.incus import spec as bodies
 from hutch.engine.incus.accelerators import found_accelerators
@@ -48,6 +48,7 @@ from hutch.engine.incus.client import (
 from hutch.engine.incus.power import Switch
 from hutch.engine.incus.server import Server
 from hutch.engine.incus.watch import Listing
+from hutch.engine.terminals import EngineTerminal
 from hutch.errors import (
     EngineConflictError,
     EngineError,
@@ -450,6 +451,21 @@ class IncusEngine:
     async def files(self, name: str) -> AsyncGenerator[Files]:
         async with sftp.opened(self._client, name) as found:
             yield found
+
+    @asynccontextmanager
+    async def terminal(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        columns: int,
+        rows: int,
+    ) -> AsyncGenerator[EngineTerminal]:
+        async with terminals.opened(
+            self._client, name, argv, environment=environment, columns=columns, rows=rows
+        ) as terminal:
+            yield terminal
 
     async def wait_for_banner(self, name: str, host: str, port: int, *, timeout: float) -> bool:
         began = time.monotonic()

@@ -23,7 +23,7 @@ from hutch.engine.base import (
     Power,
     Usage,
 )
-from hutch.engine.simulated import programs
+from hutch.engine.simulated import programs, terminals
 from hutch.engine.simulated.database import Database
 from hutch.engine.simulated.faults import Faults, FaultsFile, Gate
 from hutch.engine.simulated.files import SimulatedFiles
@@ -210,6 +210,25 @@ class SimulatedEngine:
         async with self._call("files") as state:
             state.power(name)  # raises when there is no such container
             yield SimulatedFiles(state, name, self._gate.check_alive)
+
+    @asynccontextmanager
+    async def terminal(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        columns: int,
+        rows: int,
+    ) -> AsyncGenerator[terminals.Terminal]:
+        async with self._call("terminal") as state:
+            if state.power(name) is not Power.RUNNING:
+                raise EngineError(f"Container {name} is not running.", container=name)
+            opened = terminals.opened(
+                state, name, self._gate.check_alive, columns=columns, rows=rows
+            )
+            async with opened as terminal:
+                yield terminal
 
     async def usage(self, name: str) -> Usage:
         async with self._call("usage") as state:

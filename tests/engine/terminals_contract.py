@@ -1,0 +1,114 @@
+"""What every engine promises of a terminal in a container. `test_terminals.py` runs it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from hutch.engine.base import Engine
+from hutch.engine.terminals import EngineTerminal
+from hutch.errors import EngineError, EngineNotFoundError
+from tests.engine.contract import Site
+
+FLOOD = b"flood() { while :; do echo the quick brown fox jumps over the lazy dog; done; }\r"
+"""What a simulated shell knows by itself."""
+_PATIENCE = 20.0
+
+
+async def until(terminal: EngineTerminal, text: bytes) -> bytes:
+    """What is printed up to where `text` is, and with it."""
+    came = b""
+    async with asyncio.timeout(_PATIENCE):
+        while text not in came:
+            piece = await terminal.read()
+            assert piece, came
+            came += piece
+    return came
+
+
+@pytest.fixture
+def engine(site: Site) -> Engine:
+    return site.engine
+
+
+@pytest_asyncio.fixture(scope="module")
+async def running(site: Site) -> AsyncIterator[str]:
+    spec = site.spec()
+    await site.engine.create(spec, start=True)
+    yield spec.name
+    await site.engine.delete(spec.name)
+
+
+@pytest_asyncio.fixture
+async def terminal(engine: Engine, running: str) -> AsyncIterator[EngineTerminal]:
+    opened = engine.terminal(
+        running, ["sh"], environment={"TERM": "xterm", "PS1": "$ "}, columns=91, rows=27
+    )
+    async with opened as found:
+        await until(found, b"$ ")
+        yield found
+
+
+class TestTerminals:
+    async def test_echo_what_is_typed_and_print_what_is_said(self, terminal: EngineTerminal):
+        await terminal.write(b"echo he''llo\r")
+        came = await until(terminal, b"hello\r\n")
+        assert b"echo he''llo" in came
+
+    async def test_are_as_large_as_asked_and_grow(self, terminal: EngineTerminal):
+        await terminal.write(b"stty size\r")
+        await until(terminal, b"27 91")
+        await terminal.resize(132, 50)
+        async with asyncio.timeout(_PATIENCE):
+            # The program hears of it a moment later.
+            while True:
+                await terminal.write(b"stty size\r")
+                if b"50 132" in await until(terminal, b"$ "):
+                    return
+
+    async def test_carry_every_character(self, terminal: EngineTerminal):
+        await terminal.write("echo 'grüße 你好'\r".encode())
+        await until(terminal, "\r\ngrüße 你好\r\n".encode())
+
+    async def test_end_with_their_program(self, terminal: EngineTerminal):
+        await terminal.write(b"exit\r")
+        async with asyncio.timeout(_PATIENCE):
+            while await terminal.read():
+                pass
+        assert await terminal.read() == b""
+        await terminal.write(b"to nobody\r")
+        await terminal.resize(80, 24)
+
+    async def test_hold_a_program_that_prints_without_end_until_it_is_read(
+        self, terminal: EngineTerminal
+    ):
+        await terminal.write(FLOOD)
+        await until(terminal, b"$ ")
+        await terminal.write(b"flood\r")
+        await until(terminal, b"lazy dog\r\nthe quick")
+        await terminal.write(b"\x03")
+        await until(terminal, b"$ ")
+
+    async def test_of_a_program_that_ignores_nothing_end_with_the_block(
+        self, engine: Engine, running: str
+    ):
+        async with engine.terminal(
+            running, ["sh"], environment={"PS1": "$ "}, columns=80, rows=24
+        ) as first:
+            await until(first, b"$ ")
+        async with engine.terminal(
+            running, ["sh"], environment={"PS1": "$ "}, columns=80, rows=24
+        ) as second:
+            await until(second, b"$ ")
+
+    async def test_in_a_stopped_or_absent_one_are_refused(self, engine: Engine, site: Site):
+        spec = site.spec()
+        await engine.create(spec)
+        try:
+            for name, error in ((spec.name, EngineError), ("hutch-00000000", EngineNotFoundError)):
+                with pytest.raises(error):
+                    async with engine.terminal(name, ["sh"], environment={}, columns=80, rows=24):
+                        pass
+        finally:
+            await engine.delete(spec.name)
