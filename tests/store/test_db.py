@@ -344,6 +344,27 @@ async def test_sqlite_keeps_what_it_confirmed_and_watches_references(database: D
             assert (await session.exec_driver_sql(f"PRAGMA {pragma}")).scalar_one() == value
 
 
+async def test_only_what_need_not_be_durable_does_not_wait_for_the_disk(
+    database: Database,
+) -> None:
+    query, fast, safe = "SHOW synchronous_commit", "off", "on"
+    if database.is_sqlite:
+        query, fast, safe = "PRAGMA synchronous", 1, 2
+
+    async def waits(durable: bool) -> bool:
+        async with database.write(durable=durable) as session:
+            told = (await session.exec_driver_sql(query)).scalar_one()
+        assert told in (fast, safe)
+        return told == safe
+
+    # One connection serves both, also after one that was broken off.
+    assert [await waits(each) for each in (True, False, False, True)] == [True, False, False, True]
+    with pytest.raises(ZeroDivisionError):
+        async with database.write(durable=False):
+            raise ZeroDivisionError
+    assert await waits(True)
+
+
 @only_sqlite
 async def test_sqlite_takes_the_write_lock_before_anything_is_read(database: Database) -> None:
     seen: list[str] = []

@@ -54,9 +54,9 @@ class Work:
     def data(self) -> Mapping[str, Any]:
         return self.operation.data
 
-    async def save(self, **values: Any) -> None:
+    async def save(self, *, durable: bool = True, **values: Any) -> None:
         """Save columns of the operation, or raise LeaseLostError."""
-        async with self.context.db.write() as session:
+        async with self.context.db.write(durable=durable) as session:
             await self._save_in(session, values)
 
     async def remember(self, **data: Any) -> None:
@@ -64,12 +64,12 @@ class Work:
         await self.save(data={**self.operation.data, **data})
 
     @asynccontextmanager
-    async def guarded(self, **data: Any) -> AsyncGenerator[Session]:
+    async def guarded(self, *, durable: bool = True, **data: Any) -> AsyncGenerator[Session]:
         """A transaction that is committed only while the lease is held.
 
         `data` is remembered in the same transaction; more can be given to `remember_in`.
         """
-        async with self.context.db.write() as session:
+        async with self.context.db.write(durable=durable) as session:
             await self._save_in(session, {"data": {**self.operation.data, **data}})
             yield session
 

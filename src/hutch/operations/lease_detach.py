@@ -107,7 +107,8 @@ async def _order(work: Work, loan: Loan, verb: Verb) -> Revoked:
     container = loan.current
     if container is None or not loan.leaving:
         return Revoked()
-    async with work.guarded() as session:
+    # An order that a power cut takes back is given again.
+    async with work.guarded(durable=False) as session:
         order = await agents.order(
             session,
             work.context,

@@ -109,7 +109,8 @@ class Runner:
             far = due > now + operations.LONGEST_WAIT
             if due > now and not far:
                 return min(POLL_SECONDS, (due - now).total_seconds())
-            async with self._context.db.write() as session:
+            # Should a power cut take it back, then nobody has claimed it: the next server does.
+            async with self._context.db.write(durable=False) as session:
                 operation = await operations.claim(
                     session, now, self._lease, busy=busy, crowding=self._crowding()
                 )
@@ -169,7 +170,7 @@ class Runner:
         while time.monotonic() - renewed < seconds:
             await asyncio.sleep(seconds / 3)
             try:
-                async with self._context.db.write() as session:
+                async with self._context.db.write(durable=False) as session:
                     until = self._context.now() + self._lease
                     if not await operations.save(session, work.operation, lease_until=until):
                         break
@@ -221,7 +222,7 @@ class Runner:
         step = procedure.steps[index]
         # The first step's message was saved with the row; later ones with the step before.
         if work.operation.step and work.operation.message != step.message:
-            await work.save(message=step.message)
+            await work.save(message=step.message, durable=False)
             self._tell(work.operation)
         is_last = index + 1 == len(procedure.steps)
         try:
@@ -339,9 +340,11 @@ class Runner:
         await self._later(work, delay, operation.message, attempts=operation.attempts + 1)
         return True
 
-    async def _later(self, work: Work, delay: float, message: str, **values: int) -> None:
+    async def _later(
+        self, work: Work, delay: float, message: str, *, attempts: int | None = None
+    ) -> None:
         await work.save(
-            **values,
+            attempts=work.operation.attempts if attempts is None else attempts,
             run_at=self._context.now() + timedelta(seconds=delay),
             message=message,
             lease_token=None,

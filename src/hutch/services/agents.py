@@ -145,7 +145,7 @@ def hint(context: Context, node_id: str) -> None:
 
 async def answer(context: Context, node_id: str, order_id: str, revoked: Revoked) -> None:
     """Keep what a node's agent has answered; one that nobody waits for is forgotten."""
-    async with context.db.write() as session:
+    async with context.db.write(durable=False) as session:
         await revocations.finish(session, order_id, node_id, asdict(revoked), context.now())
     context.hints.changed(order_id)
 

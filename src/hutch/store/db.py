@@ -46,6 +46,9 @@ READ_BUSY_SECONDS = 0.25
 LOCK_SECONDS = 15
 """The same on PostgreSQL, where all writers of all servers that want one lock stand in one line."""
 
+_HASTY = "hutch_hasty"
+"""The mark of a connection that does not wait for the disk."""
+
 IDLE_SECONDS = 60
 """After this long without a word PostgreSQL ends a transaction: a server that hangs in the middle
 of one must not hold up the others."""
@@ -58,12 +61,13 @@ class Database:
         """`url` is sqlite:///path or postgresql://…; nothing is contacted yet."""
         self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
-            self._writer = _sqlite(url, begin="BEGIN IMMEDIATE", size=1)
+            self._writer = _sqlite(url)
             self._direct = _sqlite_reader(url)
         else:
             self._writer = _postgresql(url)
             self._direct = None
             self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+        self._hasty = self._writer.execution_options(**{_HASTY: True})
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Session]:
@@ -77,10 +81,18 @@ class Database:
                     yield session
 
     @asynccontextmanager
-    async def write(self) -> AsyncGenerator[Session]:
-        """One atomic change: committed at the end of the block, undone by any exception."""
+    async def write(self, *, durable: bool = True) -> AsyncGenerator[Session]:
+        """One atomic change: committed at the end of the block, undone by any exception.
+
+        With `durable` it is on the disk then. Without, the next durable one takes it there: a power
+        cut until then may take it back, and every one after it. That is for what is asked again, or
+        said again, as if it had never been; a crash of hutch takes nothing.
+        """
         with _explained():
-            async with self._writer.begin() as session:
+            writer = self._writer if durable else self._hasty
+            async with writer.begin() as session:
+                if not durable and not self.is_sqlite:
+                    await session.execute(text("SET LOCAL synchronous_commit TO OFF"))
                 yield session
 
     async def close(self) -> None:
@@ -140,10 +152,11 @@ def columns(row: Any, **parsed: Any) -> dict[str, Any]:
     return {**mapping, **parsed}
 
 
-def _sqlite(url: str, *, begin: str, size: int) -> AsyncEngine:
+def _sqlite(url: str) -> AsyncEngine:
     engine = create_async_engine(
         make_url(url).set(drivername="sqlite+aiosqlite"),
-        pool_size=size,
+        # One writer of this process at a time: they would only wait for each other in the database.
+        pool_size=1,
         max_overflow=0,
         pool_timeout=BUSY_SECONDS * 6,
         connect_args={"timeout": BUSY_SECONDS},
@@ -153,7 +166,11 @@ def _sqlite(url: str, *, begin: str, size: int) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Any) -> None:  # pyright: ignore[reportUnusedFunction]
-        connection.exec_driver_sql(begin)
+        hasty = bool(connection.get_execution_options().get(_HASTY))
+        if connection.info.get(_HASTY, False) is not hasty:
+            connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if hasty else 'FULL'}")
+            connection.info[_HASTY] = hasty
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
