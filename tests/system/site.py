@@ -167,7 +167,10 @@ class Site:
             "HUTCH_PORT_LAST": "14999",
             "HUTCH_OPERATION_LEASE_SECONDS": "2",
             "HUTCH_RECONCILE_SECONDS": "2",
-            **{f"HUTCH_{key.upper()}": value for key, value in self.settings.items()},
+            **{
+                f"HUTCH_{key.upper()}": value.replace("{port}", str(self.port))
+                for key, value in self.settings.items()
+            },
         }
 
     async def prepare(self) -> None:
@@ -318,7 +321,10 @@ class Site:
 async def open_site(
     incus: PrivateIncus, folder: Path, database_url: str, **settings: str
 ) -> AsyncGenerator[Site]:
-    """A hutch that runs; at the end it is stopped and everything it made is deleted."""
+    """A hutch that runs; at the end it is stopped and everything it made is deleted.
+
+    `{port}` in a setting is where it listens.
+    """
     site = Site(incus, folder, free_port(), database_url, settings)
     await site.prepare()
     await site.start()

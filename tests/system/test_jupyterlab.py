@@ -36,7 +36,7 @@ def fetch_lab(folder: Path, python: str) -> bytes:
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary", ":all:",
          "--python-version", python, "--implementation", "cp", "--target", str(folder / "site"),
-         "jupyterlab", "ipykernel"],
+         "jupyterlab==4.6.6", "ipykernel==7.4.0"],
         check=True,
     )  # fmt: skip
     archive = io.BytesIO()

@@ -18,7 +18,9 @@ SHIFT, CONTROL, ENTER = "\ue008", "\ue009", "\ue007"
 class Chromium:
     """Use it as a context manager. Needs Debian's packages chromium and chromium-driver."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
+        """`arguments` of Chromium's own, besides those that it needs here."""
+        self._arguments = arguments
         self._port = free_port()
         self._session = ""
 
@@ -29,7 +31,7 @@ class Chromium:
         )
         self.until(lambda: self._ask("GET", "/status")["ready"], "chromedriver is ready")
         arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
-                     "--window-size=1300,900"]  # fmt: skip
+                     "--window-size=1300,900", *self._arguments]  # fmt: skip
         always = {
             "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": arguments},
             "goog:loggingPrefs": {"performance": "ALL"},
