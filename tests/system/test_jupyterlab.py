@@ -17,7 +17,7 @@ import pytest
 from tests.system.site import Person, Site
 from tests.system.webdriver import ENTER, SHIFT, Chromium
 
-pytestmark = pytest.mark.incus
+pytestmark = [pytest.mark.incus, pytest.mark.timeout(600)]
 
 CODE = "import getpass, socket; print(getpass.getuser(), 'on', socket.gethostname(), 6 * 7)"
 PRINTED = "alice on box 42"
@@ -34,7 +34,8 @@ ExecStart=/usr/bin/python3 -m jupyterlab --no-browser --ip=127.0.0.1 --port=8888
 def fetch_lab(folder: Path, python: str) -> bytes:
     """JupyterLab for the Python inside, unpacked, as a tar file."""
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary", ":all:",
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
+         "--only-binary", ":all:",
          "--python-version", python, "--implementation", "cp", "--target", str(folder / "site"),
          "jupyterlab==4.6.6", "ipykernel==7.4.0"],
         check=True,
