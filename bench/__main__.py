@@ -30,6 +30,7 @@ SUBJECTS = {
     "parallel": Subject("bench.parallel", 3, "20 creations at once against as many chains"),
     "api": Subject("bench.api", 3, "the server with 2,000 simulated instances and 500 people"),
     "forwards": Subject("bench.forwards", 10, "three ways to lead a host port to a container"),
+    "gateway": Subject("bench.gateway", 20, "the SSH gateway beside OpenSSH as the jump host"),
     "operations": Subject("bench.operations", 3, "operations per second on an instant engine"),
     "apps": Subject("bench.apps", 5, "web applications through hutch, nginx, and directly"),
     "gpu": Subject("bench.gpu", 20, "take and release against `incus config device`"),
