@@ -5,6 +5,9 @@ two to OpenSSH's server, which stands for an instance's. Then many sessions at o
 says something every second and waits for its echo; their client is asyncssh, in this process.
 """
 
+# asyncssh says nothing of the types that its channels carry.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import asyncio
@@ -13,7 +16,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import asyncssh
 from sqlalchemy import select
@@ -179,7 +184,7 @@ def _in_turns(
 
 
 def _logins(report: Report, ways: dict[str, Way], rounds: int) -> None:
-    seen = _in_turns(ways, rounds, lambda way: _seconds(way, "true"))
+    seen = _in_turns(ways, rounds, partial(_seconds, command="true"))
     report.comparisons.append(Comparison("login and `true`", seen["hutch"], seen["openssh"]))
     direct = median(seen["direct"])
     report.measures += [
@@ -195,11 +200,11 @@ def _throughput(report: Report, ways: dict[str, Way], rounds: int) -> None:
     try:
         with source.open("wb") as file:
             file.truncate(size)
-        for what, one in (
-            (f"{MEGABYTES} MB to the target", lambda way: _seconds(way, "cat >/dev/null", source)),
-            (f"{MEGABYTES} MB from it", lambda way: _seconds(way, f"head -c {size} /dev/zero")),
+        for what, command, input_ in (
+            (f"{MEGABYTES} MB to the target", "cat >/dev/null", source),
+            (f"{MEGABYTES} MB from it", f"head -c {size} /dev/zero", None),
         ):
-            seen = _in_turns(ways, rounds, one)
+            seen = _in_turns(ways, rounds, partial(_seconds, command=command, input_=input_))
             note = f"{MEGABYTES / median(seen['hutch']):.0f} MB/s; direct"
             note += f" {MEGABYTES / median(seen['direct']):.0f} MB/s"
             report.comparisons.append(
@@ -259,8 +264,8 @@ async def _connect(
             known_hosts=asyncssh.import_known_hosts(f"* {gateway.host_key}\n"), agent_path=None,
             encryption_algs=[_CIPHERS],
         )  # fmt: skip
-        reader, writer = await connection.open_connection(_ECHO, 22, encoding=None)
-        return connection, reader, writer
+        opened = cast("Any", await connection.open_connection(_ECHO, 22, encoding=None))
+        return connection, *opened
 
 
 async def _talk(

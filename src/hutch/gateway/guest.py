@@ -6,6 +6,8 @@ that going there starts it. The one name that means something else is `register`
 key nobody knows.
 """
 
+import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, cast
@@ -20,7 +22,7 @@ from asyncssh.constants import (
     OPEN_RESOURCE_SHORTAGE,
 )
 
-from hutch.domain.instances import InstanceState
+from hutch.domain.instances import Instance, InstanceState
 from hutch.domain.people import Actor
 from hutch.errors import HutchError
 from hutch.gateway import jump, messages, register
@@ -39,6 +41,8 @@ MOST_KEYS = 20
 MOST_LANES = 64
 """Channels that one connection may have open."""
 
+_FRESH_SECONDS = 2.0
+
 log = structlog.get_logger("hutch.gateway")
 
 
@@ -53,6 +57,9 @@ class Guest(asyncssh.SSHServer):
         self._name = ""
         self._offered: dict[str, str] = {}
         self._candidate: tuple[Actor, str] | None = None
+        self._destination: Instance | None = None
+        """What the user name leads to, when the key was looked up."""
+        self._looked_up = -math.inf
         self._is_announced = False
         self._registration: Registration | None = None
         self.address = ""
@@ -112,6 +119,8 @@ class Guest(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
         self._name = username
         self._registration = None
+        self._candidate = None
+        self._destination = None
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -152,37 +161,45 @@ class Guest(asyncssh.SSHServer):
     async def _knows(self, key: asyncssh.SSHKey) -> bool:
         """Whether somebody has registered this key; asked when it is offered and when it signs."""
         fingerprint = key.get_fingerprint()
+        if self._candidate is not None and self._candidate[1] == fingerprint and self._is_fresh:
+            return True
+        self._candidate = self._destination = None
         try:
-            actor = await services.whose_key(
-                self._context, fingerprint, address=self._from, request_id=self._request_id
-            )
+            found = await services.whose_key(
+                self._context, fingerprint, self._name,
+                address=self._from, request_id=self._request_id,
+            )  # fmt: skip
         except HutchError:
             self.dismiss(messages.UNAVAILABLE)
             return False
-        if actor is None:
+        if found is None:
             self._offered[fingerprint] = key.export_public_key("openssh").decode()
             if len(self._offered) >= MOST_KEYS:
                 text = messages.TOO_MANY_KEYS.format(count=len(self._offered))
                 self.dismiss(text, DISC_NO_MORE_AUTH_METHODS_AVAILABLE)
             return False
+        actor, self._destination = found
         self._candidate = actor, fingerprint
-        await self._announce(actor)
+        self._looked_up = asyncio.get_running_loop().time()
+        self._announce()
         return True
 
-    async def _announce(self, actor: Actor) -> None:
+    @property
+    def _is_fresh(self) -> bool:
+        """Whether what was looked up last is as good as new: `Watch` looks no more often."""
+        return asyncio.get_running_loop().time() - self._looked_up < _FRESH_SECONDS
+
+    def _announce(self) -> None:
         """Say that a stopped instance will be started, if it is the one that ssh has named.
 
         It can only be said now: once somebody is logged in ssh shows nothing that a gateway says
         about a channel. `hutch ssh-config` writes a configuration that names it.
         """
-        if self._is_announced or self._connection is None:
-            return
-        self._is_announced = True
-        try:
-            found = await services.reachable(self._context, actor, self._name)
-        except HutchError:
+        found = self._destination
+        if self._is_announced or self._connection is None or found is None:
             return
         if found.state is InstanceState.STOPPED and found.wake_on_ssh:
+            self._is_announced = True
             self._connection.send_auth_banner(messages.WAKING.format(name=found.name))
 
     def auth_completed(self) -> None:
@@ -246,7 +263,9 @@ class Guest(asyncssh.SSHServer):
     async def _open_pipe(self, host: str, port: int) -> Pipe:
         if self.actor is None:
             raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, messages.ENDING)
-        pipe = await jump.open_pipe(self._context, self.actor, host, port)
+        is_known = host == self._name and self._is_fresh
+        known = self._destination if is_known else None
+        pipe = await jump.open_pipe(self._context, self.actor, host, port, known)
         self.pipes.add(pipe)
         pipe.on_end(lambda: self.pipes.discard(pipe), self._tell_loss)
         if self not in self._gateway.guests:

@@ -26,13 +26,15 @@ _NEVER = frozenset({InstanceState.FAILED, InstanceState.DELETING})
 log = structlog.get_logger("hutch.gateway")
 
 
-async def open_pipe(context: Context, actor: Actor, name: str, port: int) -> Pipe:
-    """A connection to the SSH server of the actor's instance.
+async def open_pipe(
+    context: Context, actor: Actor, name: str, port: int, known: Instance | None = None
+) -> Pipe:
+    """A connection to the SSH server of the actor's instance; `known` when it was just looked up.
 
     Raises asyncssh.ChannelOpenError with a sentence for the person.
     """
     try:
-        return await _open(context, actor, name, port)
+        return await _open(context, actor, name, port, known)
     except NotFoundError:
         raise _refused(messages.NO_INSTANCE.format(name=name[:80])) from None
     except HutchError as error:
@@ -45,8 +47,10 @@ async def open_pipe(context: Context, actor: Actor, name: str, port: int) -> Pip
         raise _failed(messages.BROKEN) from None
 
 
-async def _open(context: Context, actor: Actor, name: str, port: int) -> Pipe:
-    instance = await gateway.reachable(context, actor, name)
+async def _open(
+    context: Context, actor: Actor, name: str, port: int, known: Instance | None
+) -> Pipe:
+    instance = known or await gateway.reachable(context, actor, name)
     if port != SSH_PORT:
         raise _refused(messages.OTHER_PORT.format(name=instance.name, port=port))
     instance = await _awake(context, actor, instance)

@@ -31,15 +31,23 @@ class Visit:
 
 
 async def whose_key(
-    context: Context, fingerprint: str, *, address: str, request_id: str
-) -> Actor | None:
-    """The person behind a key. None when nobody has registered it, or they are disabled."""
+    context: Context, fingerprint: str, name: str, *, address: str, request_id: str
+) -> tuple[Actor, Instance | None] | None:
+    """The person behind a key, and the instance that a name leads them to, if it leads to one.
+
+    None when nobody has registered the key, or they are disabled. Both are looked up at once: this
+    is what everybody who logs in waits for.
+    """
     async with context.db.read() as session:
         found = await keys.holder(session, fingerprint)
-    if found is None:
-        return None
-    user_id, name, role = found
-    return Actor(user_id, name, role, address=address, request_id=request_id)
+        if found is None:
+            return None
+        user_id, person, role = found
+        actor = Actor(user_id, person, role, address=address, request_id=request_id)
+        try:
+            return actor, await _reachable(session, actor, name)
+        except (NotFoundError, ForbiddenError):
+            return actor, None
 
 
 async def reachable(context: Context, actor: Actor, name: str) -> Instance:
@@ -49,11 +57,14 @@ async def reachable(context: Context, actor: Actor, name: str) -> Instance:
     `find_instance` says. Whatever else it is (an address, the name of a server, somebody else's
     instance) it is no instance: NotFoundError.
     """
-    own, dot, owner = name.lower().partition(".")
     async with context.db.read() as session:
-        return await find_instance(
-            session, actor, Action.INSTANCE_EXEC, f"{owner}/{own}" if dot else own
-        )
+        return await _reachable(session, actor, name)
+
+
+async def _reachable(session: Session, actor: Actor, name: str) -> Instance:
+    own, dot, owner = name.lower().partition(".")
+    ref = f"{owner}/{own}" if dot else own
+    return await find_instance(session, actor, Action.INSTANCE_EXEC, ref)
 
 
 async def still_known(context: Context, fingerprints: Collection[str]) -> dict[str, str]:
