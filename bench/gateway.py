@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -171,6 +172,14 @@ def _seconds(way: Way, command: str, input_: Path | None = None) -> float:
     return time.perf_counter() - began
 
 
+def _processor_seconds(way: Way) -> float:
+    """What the client's programs took of a processor, for as long as they waited for one or not."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _seconds(way, "true")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def _in_turns(
     ways: dict[str, Way], rounds: int, one: Callable[[Way], float]
 ) -> dict[str, list[float]]:
@@ -192,6 +201,17 @@ def _logins(report: Report, ways: dict[str, Way], rounds: int) -> None:
         Measure("added by the gateway", (median(seen["hutch"]) - direct) * 1000, "ms", ADDED),
         Measure("added by the OpenSSH jump", (median(seen["openssh"]) - direct) * 1000, "ms"),
     ]
+    # On a busy machine most of these is waiting for a processor: what they need of it as well.
+    spent = {
+        name: median(each) for name, each in _in_turns(ways, rounds, _processor_seconds).items()
+    }
+    report.measures += [
+        Measure(
+            f"added processor time of the client, {name}",
+            (spent[way] - spent["direct"]) * 1000, "ms",
+        )
+        for way, name in (("hutch", "gateway"), ("openssh", "OpenSSH jump"))
+    ]  # fmt: skip
 
 
 def _throughput(report: Report, ways: dict[str, Way], rounds: int) -> None:
