@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -40,6 +39,8 @@ from hutch.store.tables import instances, ports
 ADDED, MEGABYTES, SESSIONS, SECONDS = 40.0, 200, 500, 10
 _CIPHERS = "aes128-gcm@openssh.com"
 """What `hutch ssh-config` asks for on the way to the gateway; both jump hosts get it."""
+_EXCHANGE = "curve25519-sha256"
+"""How the gateway exchanges keys. Among themselves OpenSSH's programs choose a dearer way."""
 _LINE = b"x" * 63 + b"\n"
 _AT_ONCE = 16
 _ECHO = "echo"
@@ -152,8 +153,8 @@ def _ways(folder: Path, key: Path, target: Sshd, jump: Sshd, gateway: Gateway) -
               "-o", "LogLevel=ERROR"]  # fmt: skip
     at_target = [*common, "-o", "HostKeyAlias=target"]
 
-    def through(alias: str, port: int, to: str) -> Way:
-        words = ["ssh", *common, "-o", f"HostKeyAlias={alias}", "-o", f"Ciphers={_CIPHERS}",
+    def through(alias: str, port: int, to: str, *more: str) -> Way:
+        words = ["ssh", *common, "-o", f"HostKeyAlias={alias}", "-o", f"Ciphers={_CIPHERS}", *more,
                  "-p", str(port), "-W", to, f"{openssh.USER}@127.0.0.1"]  # fmt: skip
         return Way([*at_target, "-o", f"ProxyCommand={' '.join(words)}"], "box")
 
@@ -161,6 +162,9 @@ def _ways(folder: Path, key: Path, target: Sshd, jump: Sshd, gateway: Gateway) -
         "direct": Way([*at_target, "-p", str(target.port)], "127.0.0.1"),
         "hutch": through("gateway", gateway.port, "box:22"),
         "openssh": through("jump", jump.port, f"127.0.0.1:{target.port}"),
+        "alike": through(
+            "jump", jump.port, f"127.0.0.1:{target.port}", "-o", f"KexAlgorithms={_EXCHANGE}"
+        ),
     }
 
 
@@ -170,14 +174,6 @@ def _seconds(way: Way, command: str, input_: Path | None = None) -> float:
     with (input_ or Path(os.devnull)).open("rb") as source:
         subprocess.run(argv, stdin=source, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - began
-
-
-def _processor_seconds(way: Way) -> float:
-    """What the client's programs took of a processor, for as long as they waited for one or not."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _seconds(way, "true")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _in_turns(
@@ -194,27 +190,21 @@ def _in_turns(
 
 def _logins(report: Report, ways: dict[str, Way], rounds: int) -> None:
     seen = _in_turns(ways, rounds, partial(_seconds, command="true"))
-    report.comparisons.append(Comparison("login and `true`", seen["hutch"], seen["openssh"]))
+    report.comparisons += [
+        Comparison("login and `true`", seen["hutch"], seen["openssh"]),
+        Comparison("the same, with one exchange of keys", seen["hutch"], seen["alike"]),
+    ]
     direct = median(seen["direct"])
     report.measures += [
         Measure("login and `true`, direct", direct * 1000, "ms"),
         Measure("added by the gateway", (median(seen["hutch"]) - direct) * 1000, "ms", ADDED),
         Measure("added by the OpenSSH jump", (median(seen["openssh"]) - direct) * 1000, "ms"),
+        Measure(f"added by it with {_EXCHANGE}", (median(seen["alike"]) - direct) * 1000, "ms"),
     ]
-    # On a busy machine most of these is waiting for a processor: what they need of it as well.
-    spent = {
-        name: median(each) for name, each in _in_turns(ways, rounds, _processor_seconds).items()
-    }
-    report.measures += [
-        Measure(
-            f"added processor time of the client, {name}",
-            (spent[way] - spent["direct"]) * 1000, "ms",
-        )
-        for way, name in (("hutch", "gateway"), ("openssh", "OpenSSH jump"))
-    ]  # fmt: skip
 
 
 def _throughput(report: Report, ways: dict[str, Way], rounds: int) -> None:
+    ways = {name: way for name, way in ways.items() if name != "alike"}
     size = MEGABYTES * 1_000_000
     source = Path("/dev/shm") / f"hutch-bench-{os.getpid()}"
     try:

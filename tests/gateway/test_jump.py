@@ -4,17 +4,34 @@ import asyncio
 import hashlib
 import os
 from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from hutch.domain.instances import Instance, InstanceState
 from hutch.domain.people import SYSTEM, Role
 from hutch.gateway.server import CIPHERS
 from hutch.services import gateway as services
 from hutch.services import keys, users
+from tests.conftest import DATABASES
+from tests.gateway.conftest import open_on
 from tests.gateway.house import House, Resident, Running
 from tests.system.site import free_port, new_key, run
+
+
+@pytest_asyncio.fixture(scope="module", params=DATABASES)
+async def house(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    async with open_on(request, tmp_path_factory) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module")
+async def gateway(house: House) -> Running:
+    return await house.gateway()
 
 
 @pytest.mark.parametrize("user", ["anybody", "root", "box", "register-me", "a.b"])

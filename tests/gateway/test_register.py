@@ -5,13 +5,17 @@ import os
 import pty
 import select
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from hutch.domain.people import SYSTEM
 from hutch.services import keys, users
+from tests.conftest import DATABASES
+from tests.gateway.conftest import open_on
 from tests.gateway.house import PASSWORD, House, Resident, Running
 from tests.system.site import Ran, new_key, run
 
@@ -59,6 +63,19 @@ class Newcomer:
 
     async def keys(self) -> set[str]:
         return {each.public for each in await keys.list_all(self.house.context, self.who.actor)}
+
+
+@pytest_asyncio.fixture(scope="module", params=DATABASES)
+async def house(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    async with open_on(request, tmp_path_factory) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module")
+async def gateway(house: House) -> Running:
+    return await house.gateway()
 
 
 @pytest.fixture
