@@ -33,6 +33,8 @@ SUBJECTS = {
     "gateway": Subject("bench.gateway", 20, "the SSH gateway beside OpenSSH as the jump host"),
     "operations": Subject("bench.operations", 3, "operations per second on an instant engine"),
     "apps": Subject("bench.apps", 5, "web applications through hutch, nginx, and directly"),
+    "files": Subject("bench.files", 3, "files there and back against scp"),
+    "terminal": Subject("bench.terminal", 2, "what a web terminal carries, and others' echo"),
     "gpu": Subject("bench.gpu", 20, "take and release against `incus config device`"),
     "leases": Subject("bench.leases", 3, "grants per second through the database"),
     "scheduler": Subject("bench.scheduler", 15, "a pass over 1,000 nodes, and over ten times that"),
