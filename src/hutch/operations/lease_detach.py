@@ -148,7 +148,7 @@ async def _note(work: Work, what: str, processes: Sequence[Process]) -> None:
     """Write down what was done to which processes, in the operation and in the audit."""
     now = work.context.now()
     known: list[dict[str, Any]] = work.data.get(what, [])
-    data = {what: known + _noted(processes), f"{what}_at": now.isoformat()}
+    data: dict[str, Any] = {what: known + _noted(processes), f"{what}_at": now.isoformat()}
     async with work.guarded(**data) as session:
         if processes:
             await _tell_audit(session, work, _EVENTS[what], processes)
