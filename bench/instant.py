@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.limits import Limits
@@ -19,6 +20,8 @@ from hutch.engine.base import (
     Power,
     Usage,
 )
+from hutch.engine.files import Files
+from hutch.engine.terminals import EngineTerminal
 
 
 class InstantEngine:
@@ -110,6 +113,20 @@ class InstantEngine:
 
     async def read_file(self, name: str, path: str, *, most: int = 1024 * 1024) -> bytes | None:
         return None
+
+    def files(self, name: str) -> AbstractAsyncContextManager[Files]:
+        raise NotImplementedError("nothing that is measured here has files")
+
+    def terminal(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        columns: int,
+        rows: int,
+    ) -> AbstractAsyncContextManager[EngineTerminal]:
+        raise NotImplementedError("nothing that is measured here has a terminal")
 
     async def usage(self, name: str) -> Usage:
         return Usage(0.0, 0, 0, 0)
