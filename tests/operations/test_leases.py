@@ -70,6 +70,26 @@ async def test_who_holds_nothing_waits_for_nobody(context: Context, alice: Actor
     assert (await now(context, alice, lease)).end_reason is EndReason.RELEASED
 
 
+async def test_what_the_agent_said_a_while_ago_is_asked_again(
+    context: Context, alice: Actor, clock: Clock
+) -> None:
+    clock.stop()
+    lease = await with_lease(context, alice)
+    agent, path = agent_of(context), await inside(context, lease)
+    agent.asked.clear()
+    async with answering(context):
+        await release(context, alice, lease)
+        async with asyncio.timeout(20):
+            while agent.asked != [Verb.SHUT]:
+                await asyncio.sleep(0.01)
+    # The machine is started anew meanwhile: then its devices are open again.
+    agent.open(await container_of(context, lease.instance_id), path, "python3")
+    clock.forward(seconds=5)
+    await run(context)
+    assert agent.asked[:3] == [Verb.SHUT, Verb.SHUT, Verb.ASK]
+    assert agent.users(path) == []
+
+
 async def test_what_cannot_be_shut_is_looked_at_again_once_it_is_out(
     context: Context, alice: Actor
 ) -> None:

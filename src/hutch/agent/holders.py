@@ -4,7 +4,7 @@ A device is known by its numbers, whatever the path by which it was opened, and 
 is gone: after a device was taken out of a container, `/dev/hutch-gpu0` reads `/ (deleted)` there.
 """
 
-# ruff: noqa: PTH115, PTH116, PTH208 - a node has a hundred thousand open files, and a Path for each takes too long
+# ruff: noqa: PTH115, PTH123, PTH116, PTH208 - a node has a hundred thousand open files, and a Path for each takes too long
 
 import os
 import re
@@ -41,7 +41,7 @@ def by_device(devices: Mapping[OpenedDevice, str], proc: Path = PROC) -> dict[st
     """
     found: dict[str, list[int]] = {}
     for pid in processes.pids(proc):
-        for link, opened in _files(proc / str(pid) / "fd"):
+        for link, opened in _files(f"{proc}/{pid}/fd"):
             for device, name in devices.items():
                 if _is(opened, link, device, also_deleted=False):
                     held = found.setdefault(name, [])
@@ -52,15 +52,16 @@ def by_device(devices: Mapping[OpenedDevice, str], proc: Path = PROC) -> dict[st
 
 def _files_of_threads(pid: int, proc: Path) -> Iterator[tuple[str, os.stat_result]]:
     """A thread may have open files of its own, and outlive the process's first thread."""
+    folder = f"{proc}/{pid}/task"
     try:
-        threads = os.listdir(proc / str(pid) / "task")
+        threads = os.listdir(folder)
     except OSError:
         return
     for thread in threads:
-        yield from _files(proc / str(pid) / "task" / thread / "fd")
+        yield from _files(f"{folder}/{thread}/fd")
 
 
-def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     """The open files that may be devices: what each is called, and what it is."""
     try:
         names = os.listdir(folder)
@@ -80,7 +81,8 @@ def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 def _mappings(pid: int, proc: Path) -> Iterator[tuple[str, os.stat_result]]:
     """What is mapped into memory: that stays when its file was closed."""
     try:
-        told = (proc / str(pid) / "maps").read_bytes()
+        with open(f"{proc}/{pid}/maps", "rb", buffering=0) as maps:
+            told = maps.read()
     except OSError:
         return
     if b" /dev/" not in told and b" / (deleted)" not in told:

@@ -19,6 +19,7 @@ from hutch.errors import WrongStateError
 from hutch.operations import lending
 from hutch.operations.base import Failed, Procedure, Retry, Step, Work
 from hutch.services import scheduling, transitions
+from hutch.services.lending import ENTITLED
 from hutch.store import leases
 from hutch.store.db import Session
 
@@ -39,7 +40,7 @@ _AGAIN = 0.5
 async def _attach(work: Work) -> None:
     loan = await lending.load(work)
     instance, container = loan.instance, loan.current
-    if loan.lease.state not in lending.ENTITLED:
+    if loan.lease.state not in ENTITLED:
         return
     if instance is None or container is None or not _will_run(loan):
         name = loan.lease.instance_name

@@ -30,11 +30,13 @@ from hutch.operations import lending
 from hutch.operations.base import Done, Procedure, Retry, Step, Work
 from hutch.operations.lending import Loan
 from hutch.services import agents, announcements, scheduling, transitions
-from hutch.store import events, leases
+from hutch.store import events, leases, revocations
 from hutch.store.db import Session
 
 _ANSWER_SECONDS = 3.0
 """What an agent gets to answer before the operation makes room for others and asks again."""
+_FRESH = timedelta(seconds=2)
+"""So long what was answered counts without being asked again."""
 _SILENT_PAUSE = 2.0
 """Seconds until a silent agent is asked again."""
 _LOOK_PAUSE = 0.25
@@ -49,7 +51,7 @@ async def _holders(work: Work) -> None:
     if _is_stopping(loan):
         # What has them open ends with the machine.
         raise Retry(_LOOK_PAUSE, "Waiting until the machine has stopped")
-    revoked = await _order(work, loan, Verb.SHUT)
+    revoked = await _first_answer(work, loan) or await _order(work, loan, Verb.SHUT)
     if revoked.is_shut and not revoked.processes:
         await _detach(loan)
         raise Done
@@ -99,6 +101,24 @@ def _is_stopping(loan: Loan) -> bool:
     return work is not None and work.kind in _STOPPING and work.state is not OperationState.STUCK
 
 
+async def _first_answer(work: Work, loan: Loan) -> Revoked | None:
+    """What the agent says to the order that came with the release, if that is still of use: what
+    was shut stays shut while the container runs."""
+    async with work.context.db.read() as session:
+        order = await revocations.latest(session, loan.lease.id)
+    if (
+        order is None
+        or loan.current is None
+        or abs(work.context.now() - order.created_at) > _FRESH
+        or (order.verb, order.container) != (Verb.SHUT, loan.current.engine_name)
+        or order.devices != loan.opened
+    ):
+        return None
+    return await agents.await_result(
+        work.context, loan.node.id, order.id, timeout=_FRESH.total_seconds()
+    )
+
+
 async def _order(work: Work, loan: Loan, verb: Verb) -> Revoked:
     """What the node's agent says of what is leaving, and of the processes that have it open.
 
@@ -142,6 +162,8 @@ async def _tell(work: Work, loan: Loan) -> None:
         await leases.update_lease(session, loan.lease.id, evidence=evidence)
         await announcements.tell(session, work.context, loan.lease, "lease.ending", text)
     work.context.hints.work.set()
+    # It takes a while: who waits for them is told what for.
+    scheduling.poke(work.context)
 
 
 async def _note(work: Work, what: str, processes: Sequence[Process]) -> None:

@@ -2,21 +2,19 @@
 
 from dataclasses import dataclass
 
-from hutch.domain.accelerators import Accelerator, OpenedDevice, Vendor
+from hutch.domain.accelerators import Accelerator, OpenedDevice
 from hutch.domain.instances import Container, ContainerRole, Instance
-from hutch.domain.leases import Lease, LeaseState
+from hutch.domain.leases import Lease
 from hutch.domain.nodes import Node
 from hutch.domain.operations import Operation
 from hutch.engine.base import Device, Engine
-from hutch.engine.plans import extra, plan, plan_all
+from hutch.engine.plans import extra, plan_all
 from hutch.errors import NotFoundError
 from hutch.operations.base import Work
 from hutch.services.instances import target
+from hutch.services.lending import ENTITLED, held_by_others, opened
 from hutch.store import accelerators, containers, instances, leases, nodes, operations
 from hutch.store.db import Session
-
-ENTITLED = frozenset({LeaseState.ATTACHING, LeaseState.ACTIVE})
-"""The states in which a lease's accelerators belong into its instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ async def load(work: Work) -> Loan:
         if node is None:
             raise LookupError(f"the node of lease {lease.id} is gone")
         known = await accelerators.list_accelerators(session, node_id=lease.node_id)
-        others = await _held_by_others(session, lease)
+        others = await held_by_others(session, lease)
         return Loan(
             lease=lease,
             instance=await instances.get_instance(session, lease.instance_id),
@@ -85,28 +83,9 @@ async def load(work: Work) -> Loan:
         )
 
 
-async def _held_by_others(session: Session, lease: Lease) -> frozenset[str]:
-    others = await leases.list_live(session, instance_id=lease.instance_id, states=ENTITLED)
-    return frozenset(held for each in others if each.id != lease.id for held in each.accelerators)
-
-
 async def entitled(session: Session, instance: Instance) -> tuple[Accelerator, ...]:
     """The accelerators that belong into an instance by all of its leases."""
     live = await leases.list_live(session, instance_id=instance.id, states=ENTITLED)
     held = {accelerator_id for each in live for accelerator_id in each.accelerators}
     known = await accelerators.list_accelerators(session, node_id=instance.node_id)
     return tuple(each for each in known if each.id in held)
-
-
-def opened(accelerator: Accelerator) -> tuple[OpenedDevice, ...]:
-    """An accelerator's own device nodes as the processes inside open them."""
-    found = accelerator.found
-    if found.vendor is not Vendor.SIMULATED:
-        # The engine puts them where the node has them.
-        return tuple(OpenedDevice(each.major, each.minor, each.path) for each in found.nodes)
-    # One number for all of them: told apart by the path inside.
-    inside = (device.path or device.source or "" for device in plan(accelerator))
-    return tuple(
-        OpenedDevice(node.major, node.minor, path)
-        for node, path in zip(found.nodes, inside, strict=True)
-    )

@@ -21,7 +21,7 @@ from hutch.errors import (
     NotFoundError,
     WrongStateError,
 )
-from hutch.services import scheduling
+from hutch.services import agents, lending, scheduling
 from hutch.services.access import find_instance, require
 from hutch.services.admission import (
     check_node,
@@ -127,6 +127,11 @@ async def _settled(context: Context, actor: Actor, *lease_ids: str) -> list[Leas
     """The leases after the pass that a change of them causes, unless that takes long."""
     context.hints.work.set()
     await asyncio.wait({scheduling.poke(context)}, timeout=ANSWER_SECONDS)
+    return await _changed(context, actor, *lease_ids)
+
+
+async def _changed(context: Context, actor: Actor, *lease_ids: str) -> list[Lease]:
+    context.hints.work.set()
     for lease_id in lease_ids:
         context.hints.changed(lease_id)
     return [await show(context, actor, lease_id) for lease_id in lease_ids]
@@ -145,7 +150,14 @@ async def release(
         found = await _named(session, actor, lease, instance)
         for each in found:
             await end(session, context, actor, each, EndReason.RELEASED)
-    return await _settled(context, actor, *(each.id for each in found))
+            if each.state is LeaseState.ACTIVE:
+                await lending.have_shut(session, context, each)
+    for each in found:
+        agents.hint(context, each.node_id)
+    if any(each.state is LeaseState.QUEUED for each in found):
+        return await _settled(context, actor, *(each.id for each in found))
+    # Nothing is free before it is out, and then there is a pass.
+    return await _changed(context, actor, *(each.id for each in found))
 
 
 async def _named(

@@ -77,6 +77,18 @@ async def get_revocation(session: Session, revocation_id: str) -> Revocation | N
     return None if row is None else _revocation(row)
 
 
+async def latest(session: Session, lease_id: str) -> Revocation | None:
+    """What was ordered last for a lease."""
+    query = (
+        select(revocations)
+        .where(revocations.c.lease_id == lease_id)
+        .order_by(revocations.c.created_at.desc(), revocations.c.id.desc())
+        .limit(1)
+    )
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else _revocation(row)
+
+
 async def list_open(session: Session, node_id: str) -> list[Revocation]:
     """What a node's agent has not answered yet, the oldest first."""
     query = (
