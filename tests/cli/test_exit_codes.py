@@ -112,5 +112,5 @@ def test_every_error_has_a_documented_code(kind: type[HutchError]) -> None:
     HutchError.__init__(error, "")
     code = exits.exit_code(error)
     assert code in exits.MEANINGS
-    expected = {404: 3, 401: 4, 403: 4, 409: 5, 422: 6, 413: 6, 429: 7, 503: 7}
+    expected = {404: 3, 401: 4, 403: 4, 409: 5, 422: 6, 413: 6, 416: 6, 429: 7, 503: 7}
     assert code == expected.get(kind.status, 6 if kind.code == "bad_configuration" else 1)

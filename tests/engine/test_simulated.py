@@ -543,6 +543,7 @@ class TestFaults:
         arguments = {
             "create": [spec()],
             "exec": [NAME, ["true"]],
+            "terminal": [NAME, ["true"]],
             "images": [],
             "accelerators": [],
             "containers": [],
@@ -560,11 +561,13 @@ class TestFaults:
         }.get(method, [NAME])
         named = {
             "wait_for_banner": {"timeout": 0.1},
+            "terminal": {"environment": {}, "columns": 80, "rows": 24},
             "prepare": {"limits": LIMITS, "forward": None, "labels": {}},
         }.get(method, {})
         engine.faults.die()
         with pytest.raises(EngineUnavailableError):
-            await getattr(engine, method)(*arguments, **named)
+            begun = getattr(engine, method)(*arguments, **named)
+            await (begun.__aenter__() if hasattr(begun, "__aenter__") else begun)
 
     def test_of_no_method_are_refused(self):
         faults = Faults()
