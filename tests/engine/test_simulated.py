@@ -565,8 +565,8 @@ class TestFaults:
             "prepare": {"limits": LIMITS, "forward": None, "labels": {}},
         }.get(method, {})
         engine.faults.die()
+        begun = getattr(engine, method)(*arguments, **named)
         with pytest.raises(EngineUnavailableError):
-            begun = getattr(engine, method)(*arguments, **named)
             await (begun.__aenter__() if hasattr(begun, "__aenter__") else begun)
 
     def test_of_no_method_are_refused(self):
