@@ -14,7 +14,7 @@ from hutch.domain.ports import PortState, Protocol
 from hutch.engine.base import Power
 from hutch.engine.plans import plan_all
 from hutch.operations import Runner
-from hutch.operations.base import Procedure, Step, Work
+from hutch.operations.base import Done, Procedure, Step, Work
 from hutch.operations.machine import forward_of
 from hutch.operations.registry import PROCEDURES
 from hutch.operations.snapshots import engine_name
@@ -330,6 +330,14 @@ async def _attach(context: Context, actor: Actor) -> Operation:
 
 async def _detach(context: Context, actor: Actor) -> Operation:
     lease = await with_lease(context, actor)
+    # What cannot be shut goes every step of the way.
+    agent_of(context).finds_devices = False
+    [lease] = await leases.release(context, actor, lease=lease.id)
+    return await operation_of(context, lease)
+
+
+async def _detach_free(context: Context, actor: Actor) -> Operation:
+    lease = await with_lease(context, actor)
     [lease] = await leases.release(context, actor, lease=lease.id)
     return await operation_of(context, lease)
 
@@ -397,6 +405,14 @@ async def _pool_remove(context: Context, _actor: Actor) -> Operation:
 class Scenario:
     kind: Kind
     begin: Callable[[Context, Actor], Awaitable[Operation]]
+    last: str = ""
+    """The step with which it is done, if not the procedure's last."""
+
+    @property
+    def steps(self) -> list[str]:
+        """The steps that it comes to."""
+        names = [each.name for each in self.procedure.steps]
+        return names[: names.index(self.last) + 1] if self.last else names
 
     @property
     def procedure(self) -> Procedure:
@@ -426,6 +442,7 @@ SCENARIOS: dict[str, Scenario] = {
     "push keys": Scenario(Kind.KEYS_PUSH, _push_keys),
     "attach": Scenario(Kind.LEASE_ATTACH, _attach),
     "detach": Scenario(Kind.LEASE_DETACH, _detach),
+    "detach what is free": Scenario(Kind.LEASE_DETACH, _detach_free, last="holders"),
     "detach what is used": Scenario(Kind.LEASE_DETACH, _detach_used),
     "stop with a lease": Scenario(Kind.INSTANCE_STOP, _stop_lent),
     "delete with a lease": Scenario(Kind.INSTANCE_DELETE, _delete_lent),
@@ -437,9 +454,7 @@ SCENARIOS: dict[str, Scenario] = {
     "remove from the pool": Scenario(Kind.POOL_REMOVE, _pool_remove),
 }
 
-EVERY_STEP = [
-    (name, step.name) for name, scenario in SCENARIOS.items() for step in scenario.procedure.steps
-]
+EVERY_STEP = [(name, step) for name, scenario in SCENARIOS.items() for step in scenario.steps]
 
 
 def with_step(
@@ -461,7 +476,11 @@ def before(step: Step, act: Callable[[], None]) -> Step:
 
 def after(step: Step, act: Callable[[], None]) -> Step:
     async def do(work: Work) -> None:
-        await step.do(work)
+        try:
+            await step.do(work)
+        except Done:
+            act()
+            raise
         act()
 
     return replace(step, do=do)

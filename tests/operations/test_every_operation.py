@@ -5,13 +5,14 @@ them. It always ends, and then database and engine tell the same story.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from hutch.domain.operations import OperationState
 from hutch.domain.people import Actor
 from hutch.errors import EngineError
-from hutch.operations.base import Failed, Step, Work
+from hutch.operations.base import Done, Failed, Step, Work
 from hutch.services.context import Context
 from tests.lab import Clock
 from tests.operations.scenarios import (
@@ -62,8 +63,10 @@ async def test_a_step_may_be_repeated(name: str, step: str, context: Context, al
 
     def thrice(original: Step) -> Step:
         async def do(work: Work) -> None:
-            for _ in range(3):
-                await original.do(work)
+            for _ in range(2):
+                with suppress(Done):
+                    await original.do(work)
+            await original.do(work)
 
         return Step(original.name, original.message, do, original.undo, original.pivot)
 
