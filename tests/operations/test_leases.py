@@ -29,6 +29,7 @@ from hutch.services.context import Context
 from hutch.store import accelerators as accelerator_rows
 from hutch.store import nodes
 from hutch.store import operations as operation_rows
+from hutch.store import revocations as revocation_rows
 from hutch.store.tables import accelerators as accelerator_table
 from hutch.store.tables import instances as instance_table
 from tests.agents_fake import Manner, agent_of, answering
@@ -58,6 +59,12 @@ async def texts(context: Context, actor: Actor) -> list[str]:
     return [each.text for each in await notices.list_all(context, actor)]
 
 
+async def is_answered(context: Context, lease: Lease) -> bool:
+    async with context.db.read() as session:
+        order = await revocation_rows.latest(session, lease.id)
+    return order is not None and order.result is not None
+
+
 async def test_who_holds_nothing_waits_for_nobody(context: Context, alice: Actor) -> None:
     lease = await with_lease(context, alice)
     agent_of(context).asked.clear()
@@ -80,7 +87,7 @@ async def test_what_the_agent_said_a_while_ago_is_asked_again(
     async with answering(context):
         await release(context, alice, lease)
         async with asyncio.timeout(20):
-            while agent.asked != [Verb.SHUT]:
+            while not await is_answered(context, lease):
                 await asyncio.sleep(0.01)
     # The machine is started anew meanwhile: then its devices are open again.
     agent.open(await container_of(context, lease.instance_id), path, "python3")

@@ -109,6 +109,7 @@ async def _first_answer(work: Work, loan: Loan) -> Revoked | None:
     if (
         order is None
         or loan.current is None
+        or order.created_at < work.operation.created_at
         or abs(work.context.now() - order.created_at) > _FRESH
         or (order.verb, order.container) != (Verb.SHUT, loan.current.engine_name)
         or order.devices != loan.opened
