@@ -1,4 +1,4 @@
-"""A hutch server for the whole folder, and people who use the command line on it.
+"""A hutch server for each module, and people who use the command line on it.
 
 server      `tests.cli.server.Server`
 alice       a new member:  `alice.hutch("list", "--json")` gives `code`, `out` and `err`
@@ -15,7 +15,7 @@ from hutch.store import migrate
 from tests.cli.server import Person, Server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     database = f"sqlite:///{folder / 'hutch.db'}"
