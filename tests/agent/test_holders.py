@@ -2,10 +2,12 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,47 @@ def test_devices_of_one_number_are_told_apart_by_name(programs: Programs):
     holder = programs.start("f = open('/dev/null', 'w')")
     assert holders.has_open(holder.pid, [NULL])
     assert not holders.has_open(holder.pid, [GPU])
+
+
+def test_a_node_is_known_by_whatever_path_it_was_opened(programs: Programs, laid: Path):
+    """Simulated accelerators all have the numbers of `/dev/null`: their node tells them apart."""
+    holder = programs.start(f"f = os.open({str(laid)!r}, os.O_RDWR)")
+    other = programs.start("f = open('/dev/null', 'w')")
+    found = laid.stat()
+    nodes = frozenset({(found.st_dev, found.st_ino)})
+    assert not holders.has_open(holder.pid, [GPU])
+    assert holders.has_open(holder.pid, [GPU], nodes)
+    assert not holders.has_open(other.pid, [GPU], nodes)
+
+
+def test_a_mapping_is_known_by_its_node(programs: Programs, tmp_path: Path):
+    laid = lay(tmp_path / "laid", ZERO)
+    holder = programs.start(
+        f"f = os.open({str(laid)!r}, os.O_RDWR)",
+        "m = mmap.mmap(f, 4096, flags=mmap.MAP_PRIVATE)",
+        "os.closerange(3, 100)",
+    )
+    found = laid.stat()
+    assert not holders.has_open(holder.pid, [OpenedDevice(1, 5, "/dev/hutch-gpu0")])
+    assert holders.has_open(
+        holder.pid,
+        [OpenedDevice(1, 5, "/dev/hutch-gpu0")],
+        frozenset({(found.st_dev, found.st_ino)}),
+    )
+
+
+def lay(path: Path, device: OpenedDevice) -> Path:
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(device.major, device.minor))
+        path.open().close()
+    except PermissionError:
+        pytest.skip("Device nodes can only be made by root, on a file system that allows them.")
+    return path
+
+
+@pytest.fixture
+def laid(tmp_path: Path) -> Path:
+    return lay(tmp_path / "laid", NULL)
 
 
 def test_every_process_is_looked_at_for_what_people_see(programs: Programs):
@@ -229,9 +272,9 @@ def test_one_that_let_go_in_the_last_moment_is_not_ended(
     looks: list[int] = []
     has_open = holders.has_open
 
-    def once(pid: int, devices: list[OpenedDevice], proc: Path) -> bool:
+    def once(pid: int, *sought: Any) -> bool:
         looks.append(pid)
-        return len(looks) == 1 and has_open(pid, devices, proc)
+        return len(looks) == 1 and has_open(pid, *sought)
 
     monkeypatch.setattr("hutch.agent.holders.has_open", once)
     carry_out(Verb.END)

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from hutch.agent import processes
-from hutch.agent.shut import shut
+from hutch.agent.shut import nodes_of, shut
 from hutch.domain.accelerators import OpenedDevice
 from hutch.domain.limits import Limits
 from hutch.domain.sizes import GiB, MiB
@@ -320,7 +320,7 @@ class TestDevices:
         if is_shut:
             found = processes.find_container(mallory.name, processes.members(mallory.name))
             assert found
-            assert shut(found, [OpenedDevice(1, 3, str(device.path))])
+            assert shut(nodes_of(found, [OpenedDevice(1, 3, str(device.path))]))
         await mallory.engine.detach(mallory.name, [device.name])
 
         assert (await mallory.sh(f"test -e {device.path}")).code != 0

@@ -72,7 +72,7 @@ async def test_who_holds_nothing_waits_for_nobody(context: Context, alice: Actor
     await run(context)
     ended = await operations.show(context, alice, operation.id)
     assert ended.state is OperationState.DONE
-    assert agent_of(context).asked == [Verb.SHUT, Verb.SHUT]
+    assert agent_of(context).asked == [Verb.SHUT]
     assert await texts(context, alice) == []
     assert (await now(context, alice, lease)).end_reason is EndReason.RELEASED
 

@@ -4,31 +4,46 @@ A device is known by its numbers, whatever the path by which it was opened, and 
 is gone: after a device was taken out of a container, `/dev/hutch-gpu0` reads `/ (deleted)` there.
 """
 
-# ruff: noqa: PTH115, PTH123, PTH116, PTH208 - a node has a hundred thousand open files, and a Path for each takes too long
+# ruff: noqa: PTH115, PTH123, PTH208 - a node has a hundred thousand open files, and a Path for each takes too long
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hutch.agent import processes
 from hutch.agent.processes import PROC
+from hutch.agent.statx import CharacterDevice, character_device
 from hutch.domain.accelerators import OpenedDevice
 
 _MEMORY_MAJOR = 1
 """The major number of `/dev/null` and its like. Simulated accelerators all have the same numbers,
-and so has what every process has open: those are told apart by name."""
+and so has what every process has open: those are told apart by the node, or by name."""
 _DELETED = " (deleted)"
-_MAPPED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .* (/dev/.*|/ \(deleted\))$", re.MULTILINE)
+_MAPPED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ ([0-9]+) +(\S.*)$", re.MULTILINE)
+"""Of proc_pid_maps(5): from, to, the file's number in its file system, its path."""
+
+Identity = tuple[int, int]
+"""Which node of a file system something is: `st_dev` and `st_ino`."""
 
 
-def has_open(pid: int, devices: Iterable[OpenedDevice], proc: Path = PROC) -> bool:
-    """Whether a process, or one thread of it alone, has one of the devices open or mapped."""
+def has_open(
+    pid: int,
+    devices: Iterable[OpenedDevice],
+    nodes: frozenset[Identity] = frozenset(),
+    proc: Path = PROC,
+) -> bool:
+    """Whether a process, or one thread of it alone, has one of the devices open or mapped.
+
+    `nodes` are those that the engine made of the devices: who opened one has the device open,
+    whatever it was called.
+    """
     wanted = tuple(devices)
+    if not wanted:
+        return False
     return any(
-        _is(opened, link, device)
-        for link, opened in (*_files_of_threads(pid, proc), *_mappings(pid, proc))
+        _is(opened, path, device, nodes)
+        for path, opened in (*_files_of_threads(pid, proc), *_mappings(pid, nodes, proc))
         for device in wanted
     )
 
@@ -41,16 +56,21 @@ def by_device(devices: Mapping[OpenedDevice, str], proc: Path = PROC) -> dict[st
     """
     found: dict[str, list[int]] = {}
     for pid in processes.pids(proc):
-        for link, opened in _files(f"{proc}/{pid}/fd"):
-            for device, name in devices.items():
-                if _is(opened, link, device, also_deleted=False):
+        for path in _files(f"{proc}/{pid}/fd"):
+            link = _link(path)
+            # Sockets and pipes are no paths, and most files are elsewhere.
+            if not (link.startswith("/dev/") or link.endswith(_DELETED)):
+                continue
+            opened = character_device(path)
+            for device, name in devices.items() if opened is not None else ():
+                if opened is not None and _is(opened, path, device, also_deleted=False):
                     held = found.setdefault(name, [])
                     if pid not in held:
                         held.append(pid)
     return found
 
 
-def _files_of_threads(pid: int, proc: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _files_of_threads(pid: int, proc: Path) -> Iterator[tuple[str, CharacterDevice]]:
     """A thread may have open files of its own, and outlive the process's first thread."""
     folder = f"{proc}/{pid}/task"
     try:
@@ -58,53 +78,61 @@ def _files_of_threads(pid: int, proc: Path) -> Iterator[tuple[str, os.stat_resul
     except OSError:
         return
     for thread in threads:
-        yield from _files(f"{folder}/{thread}/fd")
+        for path in _files(f"{folder}/{thread}/fd"):
+            if (opened := character_device(path)) is not None:
+                yield path, opened
 
 
-def _files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """The open files that may be devices: what each is called, and what it is."""
+def _files(folder: str) -> Iterator[str]:
     try:
         names = os.listdir(folder)
     except OSError:
         return
     for name in names:
-        path = f"{folder}/{name}"
-        try:
-            link = os.readlink(path)
-            # Sockets and pipes are no paths, and most files are elsewhere.
-            if link.startswith("/dev/") or link.endswith(_DELETED):
-                yield link, os.stat(path)
-        except OSError:
-            continue
+        yield f"{folder}/{name}"
 
 
-def _mappings(pid: int, proc: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _link(path: str) -> str:
+    """What an open file is called; empty when it was closed."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _mappings(
+    pid: int, nodes: frozenset[Identity], proc: Path
+) -> Iterator[tuple[str, CharacterDevice]]:
     """What is mapped into memory: that stays when its file was closed."""
     try:
         with open(f"{proc}/{pid}/maps", "rb", buffering=0) as maps:
             told = maps.read()
     except OSError:
         return
-    if b" /dev/" not in told and b" / (deleted)" not in told:
+    numbers = {str(number).encode() for _, number in nodes}
+    if not any(b" %b" % each in told for each in (b"/dev/", b"/ (deleted)", *numbers)):
         return  # nearly all
-    for first, last, link in _MAPPED.findall(told.decode(errors="replace")):
-        try:
-            path = proc / str(pid) / "map_files" / f"{int(first, 16):x}-{int(last, 16):x}"
-            yield link, path.stat()
-        except OSError:
-            continue
+    for first, last, number, link in _MAPPED.findall(told):
+        if number in numbers or link.startswith(b"/dev/") or link == b"/ (deleted)":
+            path = f"{proc}/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}"
+            if (opened := character_device(path)) is not None:
+                yield path, opened
 
 
 def _is(
-    opened: os.stat_result, link: str, device: OpenedDevice, *, also_deleted: bool = True
+    opened: CharacterDevice,
+    path: str,
+    device: OpenedDevice,
+    nodes: frozenset[Identity] = frozenset(),
+    *,
+    also_deleted: bool = True,
 ) -> bool:
-    if not stat.S_ISCHR(opened.st_mode):
+    if opened.rdev != os.makedev(device.major, device.minor):
         return False
-    if opened.st_rdev != os.makedev(device.major, device.minor):
-        return False
-    if device.major != _MEMORY_MAJOR:
+    if device.major != _MEMORY_MAJOR or opened.identity in nodes:
         return True
-    if link.removesuffix(_DELETED).rpartition("/")[2] == device.path.rpartition("/")[2]:
+    # The node's own `/dev/null` is never deleted: one that is was taken away.
+    if also_deleted and opened.is_deleted:
         return True
-    # The node's own `/dev/null` is never deleted: this is one that was taken away.
-    return also_deleted and opened.st_nlink == 0
+    link = _link(path).removesuffix(_DELETED)
+    return link.rpartition("/")[2] == device.path.rpartition("/")[2]

@@ -10,13 +10,14 @@ import select
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from hutch.agent import holders, processes
 from hutch.agent.processes import PROC, Container
-from hutch.agent.shut import shut
+from hutch.agent.shut import Nodes, nodes_of, shut
 from hutch.domain.accelerators import OpenedDevice, Process, Revoked, Verb
 
 log = structlog.get_logger("hutch.agent")
@@ -41,23 +42,38 @@ def carry_out(
     The devices are shut before anybody is named or ended, so that nobody opens one anew. The first
     process of a container is named and never signalled: with it the machine would stop.
     """
-    is_shut = verb is not Verb.ASK and shut_devices(container, devices, proc)
+    sought = _sought(container, devices, proc)
+    is_shut = verb is not Verb.ASK and bool(sought.nodes.of_each) and shut(sought.nodes)
     find = _end if verb is Verb.END else _look
-    return Revoked(tuple(find(verb, container, devices, proc)[:MOST]), is_shut)
+    return Revoked(tuple(find(verb, container, sought, proc)[:MOST]), is_shut)
 
 
-def _look(verb: Verb, container: str, devices: Sequence[OpenedDevice], proc: Path) -> list[Process]:
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """What nobody is to have open."""
+
+    devices: tuple[OpenedDevice, ...]
+    nodes: Nodes
+
+
+def _sought(name: str, devices: Sequence[OpenedDevice], proc: Path) -> _Sought:
+    container = processes.find_container(name, processes.members(name, proc), proc)
+    nodes = Nodes() if container is None else nodes_of(container, devices, proc)
+    return _Sought(tuple(devices), nodes)
+
+
+def _look(verb: Verb, container: str, sought: _Sought, proc: Path) -> list[Process]:
     for _ in range(LOOKS):
-        if named := _round(verb, container, devices, proc)[0]:
+        if named := _round(verb, container, sought, proc)[0]:
             return named
     return []
 
 
-def _end(verb: Verb, container: str, devices: Sequence[OpenedDevice], proc: Path) -> list[Process]:
+def _end(verb: Verb, container: str, sought: _Sought, proc: Path) -> list[Process]:
     deadline = time.monotonic() + END_SECONDS
     ended: dict[int, Process] = {}
     for _ in range(ROUNDS):
-        named, handles = _round(verb, container, devices, proc)
+        named, handles = _round(verb, container, sought, proc)
         ended |= {each.pid: each for each in named}
         _await_end(handles, deadline)
         if not handles or time.monotonic() >= deadline:
@@ -65,25 +81,18 @@ def _end(verb: Verb, container: str, devices: Sequence[OpenedDevice], proc: Path
     return list(ended.values())
 
 
-def shut_devices(name: str, devices: Sequence[OpenedDevice], proc: Path) -> bool:
-    container = processes.find_container(name, processes.members(name, proc), proc)
-    return container is not None and shut(container, devices, proc)
-
-
-def _round(
-    verb: Verb, name: str, devices: Sequence[OpenedDevice], proc: Path
-) -> tuple[list[Process], list[int]]:
+def _round(verb: Verb, name: str, sought: _Sought, proc: Path) -> tuple[list[Process], list[int]]:
     """Find the holders once, and signal them; those found, and handles of those being ended."""
     named: list[Process] = []
     handles: list[int] = []
     inside = processes.members(name, proc)
     container = processes.find_container(name, inside, proc)
     for pid in inside:
-        if not holders.has_open(pid, devices, proc):
+        if not holders.has_open(pid, sought.devices, sought.nodes.identities, proc):
             continue
         named.append(processes.describe(pid, container, proc=proc))
         if verb in _SIGNALS and container is not None:
-            handle = _signal(pid, container, devices, _SIGNALS[verb], proc)
+            handle = _signal(pid, container, sought, _SIGNALS[verb], proc)
             if handle is not None and verb is Verb.END:
                 handles.append(handle)
             elif handle is not None:
@@ -91,16 +100,14 @@ def _round(
     return named, handles
 
 
-def _signal(
-    pid: int, container: Container, devices: Sequence[OpenedDevice], number: int, proc: Path
-) -> int | None:
+def _signal(pid: int, container: Container, sought: _Sought, number: int, proc: Path) -> int | None:
     """Signal a process if it is what is meant; its handle, None if it is not, or has ended."""
     try:
         handle = os.pidfd_open(pid)
     except OSError:
         return None  # it has ended
     try:
-        if _is_meant(pid, container, devices, proc):
+        if _is_meant(pid, container, sought, proc):
             signal.pidfd_send_signal(handle, number)
             log.info("signalled what holds a device", pid=pid, container=container.name,
                      signal=signal.Signals(number).name)  # fmt: skip
@@ -111,11 +118,11 @@ def _signal(
     return None
 
 
-def _is_meant(pid: int, container: Container, devices: Sequence[OpenedDevice], proc: Path) -> bool:
+def _is_meant(pid: int, container: Container, sought: _Sought, proc: Path) -> bool:
     return (
         pid != container.init
         and processes.belongs_to(pid, container, proc)
-        and holders.has_open(pid, devices, proc)
+        and holders.has_open(pid, sought.devices, sought.nodes.identities, proc)
     )
 
 

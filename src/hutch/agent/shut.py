@@ -8,12 +8,15 @@ be given back its rights from inside.
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from hutch.agent import processes
+from hutch.agent.holders import Identity
 from hutch.agent.processes import PROC, Container
 from hutch.domain.accelerators import OpenedDevice
 
@@ -24,17 +27,38 @@ _MONITOR = "[lxc monitor] "
 _MEMORY_MAJOR = 1
 
 
-def shut(container: Container, devices: Iterable[OpenedDevice], proc: Path = PROC) -> bool:
-    """Shut the nodes of a container that are these devices; whether it has each, and all are shut.
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The nodes that the engine made of devices for a container."""
 
-    False as well for one that the engine has removed: where its node went is not known then.
-    """
+    of_each: tuple[tuple[Path, ...], ...] = ()
+    """Those of each device, in the order in which these were asked for."""
+    identities: frozenset[Identity] = frozenset()
+
+
+def nodes_of(container: Container, devices: Sequence[OpenedDevice], proc: Path = PROC) -> Nodes:
+    """The nodes of a container that are these devices; those that there still are."""
     folder = _folder(container, proc)
     if folder is None:
         log.warning("the devices of a container were not found", container=container.name)
-        return False
-    entries = _entries(folder)
-    shut_of_each = [[_shut(each) for each in entries if _is(each, device)] for device in devices]
+        return Nodes(tuple(() for _ in devices))
+    entries = list(_entries(folder))
+    of_each = tuple(
+        tuple(path for path, found in entries if _is(path, found, device)) for device in devices
+    )
+    wanted = {path for each in of_each for path in each}
+    return Nodes(
+        of_each,
+        frozenset((found.st_dev, found.st_ino) for path, found in entries if path in wanted),
+    )
+
+
+def shut(nodes: Nodes) -> bool:
+    """Shut these nodes; whether each device had one, and all are shut.
+
+    False as well for a device that the engine has removed: where its node went is not known then.
+    """
+    shut_of_each = [[_shut(path) for path in each] for each in nodes.of_each]
     return all(found and all(found) for found in shut_of_each)
 
 
@@ -67,19 +91,21 @@ def _folder(container: Container, proc: Path) -> Path | None:
     return Path(f"{proc}/{monitor}/root{Path(home).parent}/devices/{name}")
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     try:
-        return [each for each in folder.iterdir() if each.name.startswith("unix.")]
+        for path in folder.iterdir():
+            if path.name.startswith("unix."):
+                with suppress(FileNotFoundError):
+                    yield path, path.lstat()
     except OSError:
-        return []
+        return
 
 
-def _is(node: Path, device: OpenedDevice) -> bool:
+def _is(path: Path, found: os.stat_result, device: OpenedDevice) -> bool:
     """Whether a node is a device. It is called `unix.<the engine's name>.<its path inside>`."""
-    found = node.lstat()
     if not stat.S_ISCHR(found.st_mode):
         return False
     if found.st_rdev != os.makedev(device.major, device.minor):
         return False
     inside = device.path.strip("/").replace("-", "--").replace("/", "-")
-    return device.major != _MEMORY_MAJOR or node.name.endswith(f".{inside}")
+    return device.major != _MEMORY_MAJOR or path.name.endswith(f".{inside}")

@@ -10,8 +10,8 @@
 
 There is no way back. Nothing else is ever ended, neither another process nor the machine. Where
 nobody has them open, nobody waits; where the machine does not run, nobody is asked. Devices that
-nobody has open and nobody can open are taken out at once, within the first step: that is how most
-releases go. Then the agent looks once more; what it finds goes through the other steps.
+nobody has open and nobody can open any more are taken out at once, and that is all: so most
+releases go.
 
 A silent agent leaves the lease as it is: the accelerators stay its own until the agent speaks.
 """
@@ -54,10 +54,7 @@ async def _holders(work: Work) -> None:
     revoked = await _first_answer(work, loan) or await _order(work, loan, Verb.SHUT)
     if revoked.is_shut and not revoked.processes:
         await _detach(loan)
-        # What was opened by a second way to the device is seen once the device is out.
-        revoked = await _order(work, loan, Verb.SHUT)
-        if not revoked.processes:
-            raise Done
+        raise Done
     await work.remember(processes=_noted(revoked.processes))
 
 
