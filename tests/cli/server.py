@@ -64,7 +64,8 @@ class Ran:
 
 @contextmanager
 def environment(variables: dict[str, str]) -> Iterator[None]:
-    kept = {"PATH": os.environ["PATH"], "TERM": "xterm", **variables}
+    # Who has no home has that of whoever runs the tests, with their keys and settings.
+    kept = {"PATH": os.environ["PATH"], "TERM": "xterm", "HOME": "/nonexistent", **variables}
     with mock.patch.dict(os.environ, kept, clear=True):
         yield
 

@@ -49,9 +49,7 @@ class Newcomer:
                    "-o", f"UserKnownHostsFile={self.house.known_hosts(gateway)}",
                    "-o", "StrictHostKeyChecking=yes",
                    "-o", "NumberOfPasswordPrompts=1"]  # fmt: skip
-        # Without one it would look for the usual files.
-        for each in identities or (self.folder / "nothing",):
-            options += ["-i", str(each)]
+        options += identity_options(identities)
         env = {"SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": "",
                "ANSWERS": str(said), "SSH_AUTH_SOCK": ""}  # fmt: skip
         return await run("ssh", *options, f"{user}@127.0.0.1", *more, env=env, stdin=stdin)
@@ -63,6 +61,11 @@ class Newcomer:
 
     async def keys(self) -> set[str]:
         return {each.public for each in await keys.list_all(self.house.context, self.who.actor)}
+
+
+def identity_options(identities: tuple[Path, ...]) -> list[str]:
+    """Else ssh offers what whoever runs the tests has, also beside a file that is not there."""
+    return [word for each in identities or ("none",) for word in ("-o", f"IdentityFile={each}")]
 
 
 @pytest_asyncio.fixture(scope="module", params=DATABASES)
@@ -235,7 +238,7 @@ async def test_at_a_terminal(house: House, gateway: Running, newcomer: Newcomer)
     line = Path(f"{key}.pub").read_text().strip()
     seen = await asyncio.to_thread(
         at_terminal,
-        ["ssh", "-F", "none", "-p", str(gateway.port), "-i", str(newcomer.folder / "nothing"),
+        ["ssh", "-F", "none", "-p", str(gateway.port), *identity_options(()),
          "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={house.known_hosts(gateway)}",
          "register@127.0.0.1"],
         [("Name: ", newcomer.who.name), ("Password: ", PASSWORD), ("press Enter", line)],
