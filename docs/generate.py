@@ -286,6 +286,7 @@ _ACTIONS = {
     "group.set_manager": "A member may keep the group's people, or no longer.",
     "file.delete": "A file or folder was deleted through hutch; `detail` has the path.",
     "file.download": "A file or folder was sent out of an instance.",
+    "file.link": "A symbolic link was made; `detail` has where it points.",
     "file.mkdir": "A folder was made.",
     "file.rename": "A file or folder was renamed or moved.",
     "file.upload": "A file came whole, and was given its name.",
@@ -423,7 +424,7 @@ _COMPOSED: dict[str, list[str]] = {
     ],
     "f'instance.{verb}d'": ["instance.shared", "instance.unshared"],
     "f'file.{verb}'": [
-        f"file.{verb}" for verb in ("delete", "download", "mkdir", "rename", "upload")
+        f"file.{verb}" for verb in ("delete", "download", "link", "mkdir", "rename", "upload")
     ],
     "f'port.{verb}'": ["port.add", "port.configure", "port.remove"],
     "f'node.{state.value}'": ["node.active", "node.cordoned"],

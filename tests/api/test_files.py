@@ -16,7 +16,6 @@ import pytest_asyncio
 
 from hutch.domain.instances import Instance, InstanceState
 from hutch.engine.base import Engine
-from hutch.engine.simulated.files import SimulatedFiles
 from hutch.errors import FileChangedError
 from hutch.services import downloads, shares, tokens, users
 from hutch.services import instances as services
@@ -53,8 +52,7 @@ class Box:
 
     async def link(self, path: str, target: str) -> None:
         async with self.engine.files(self.name) as files:
-            assert isinstance(files, SimulatedFiles)
-            files.make_link(path.encode(), target.encode())
+            await files.make_link(path.encode(), target.encode())
 
     async def names(self, path: str = HOME) -> set[bytes]:
         async with self.engine.files(self.name) as files:
@@ -132,6 +130,8 @@ async def test_every_change_leaves_an_event(send: Send, box: Box, context: Conte
     await upload(send, "a", b"1")
     base = "/instances/box/files"
     assert (await send("POST", f"{base}/folder?path=d", as_="alice")).status_code == 201
+    assert (await send("POST", f"{base}/link?path=l&to=../x", as_="alice")).status_code == 201
+    assert (await send("DELETE", f"{base}?path=l", as_="alice")).status_code == 204
     assert (await send("POST", f"{base}/rename?path=a&to=d/b", as_="alice")).status_code == 200
     assert (await download(send, "d/b")).content == b"1"
     told(await send("POST", f"{base}/rename?path=nothing&to=x", as_="alice"), 404, "not_found")
@@ -141,12 +141,48 @@ async def test_every_change_leaves_an_event(send: Send, box: Box, context: Conte
     assert await events_of(context) == [
         ("file.upload", "ok", f"{HOME}/a"),
         ("file.mkdir", "ok", f"{HOME}/d"),
+        ("file.link", "ok", f"{HOME}/l"),
+        ("file.delete", "ok", f"{HOME}/l"),
         ("file.rename", "ok", f"{HOME}/a"),
         ("file.download", "ok", f"{HOME}/d/b"),
         ("file.delete", "ok", f"{HOME}/d"),
         ("file.delete", "failed", f"{HOME}/d"),
         ("file.delete", "ok", f"{HOME}/d"),
     ]
+
+
+async def test_a_copy_keeps_modes_times_and_links(send: Send, box: Box):
+    base = "/instances/box/files"
+    made = await send("POST", f"{base}/folder?path=d&mode=0700", as_="alice")
+    assert (made.json()["mode"], made.json()["uid"]) == ("700", 1000)
+    await upload(send, "d/f", b"1", mode="640", modified=1_700_000_000)
+    has = (await send("GET", f"{base}/stat?path=d/f", as_="alice")).json()
+    assert (has["mode"], has["modified"]) == ("640", 1_700_000_000)
+    link = await send("POST", f"{base}/link?path=d/l&to=../%FF/f", as_="alice")
+    assert (link.json()["kind"], link.json()["target"]) == ("link", "../\ufffd/f")
+
+
+async def test_a_link_replaces_only_what_it_is_told_to(send: Send, box: Box):
+    base = "/instances/box/files"
+    await box.mkdir(f"{HOME}/d")
+    await upload(send, "f", b"1")
+    for path, replace, status, code in (
+        ("f", "false", 409, "file_exists"),
+        ("d", "false", 409, "wrong_file_type"),
+        ("d", "true", 409, "wrong_file_type"),
+        ("nothing/l", "true", 404, "not_found"),
+    ):
+        asked = f"{base}/link?path={path}&to=x&replace={replace}"
+        told(await send("POST", asked, as_="alice"), status, code)
+    assert await box.get(f"{HOME}/f") == b"1"
+    for to in ("", "a%00b", "x" * 2500):
+        told(
+            await send("POST", f"{base}/link?path=l&to={to}", as_="alice"), 422,
+            "invalid_path" if not to else "invalid_input",
+        )  # fmt: skip
+    replaced = await send("POST", f"{base}/link?path=f&to=d&replace=true", as_="alice")
+    assert replaced.json()["target"] == "d"
+    assert await box.names() == {b"d", b"f"}
 
 
 async def test_a_part_is_sent_only_of_the_same_file(send: Send, box: Box, clock: Any):

@@ -50,7 +50,7 @@ async def make_link(engine: Engine, name: str, path: bytes, target: bytes) -> No
     """A link, as somebody inside would make it."""
     async with engine.files(name) as files:
         if isinstance(files, SimulatedFiles):
-            files.make_link(path, target)
+            await files.make_link(path, target)
             return
     made = await engine.exec(name, ["ln", "-s", "--", target.decode(), path.decode()])
     assert made.code == 0, made
@@ -134,6 +134,23 @@ class TestFiles:
         assert (above.kind, above.mode, above.uid, above.gid) == (
             FileKind.FOLDER, 0o700, 1002, 1003,
         )  # fmt: skip
+
+    async def test_the_time_is_set(self, files: Files, folder: bytes):
+        async with files.writing(folder + b"/f", offset=None) as file:
+            await file.write(b"content")
+            await file.flush()
+            await file.describe(mode=0o600, modified=1_700_000_000)
+        has = await files.stat(folder + b"/f")
+        assert (has.mode, has.size, has.modified) == (0o600, 7, 1_700_000_000)
+
+    @pytest.mark.parametrize("target", [b"f", b"/nowhere/at all", b"../\xff odd"])
+    async def test_a_link_is_made_as_it_is_told(self, files: Files, folder: bytes, target: bytes):
+        await files.make_link(folder + b"/l", target)
+        assert await files.read_link(folder + b"/l") == target
+        assert (await files.stat(folder + b"/l", follow=False)).kind is FileKind.LINK
+        with pytest.raises(FileTakenError):
+            await files.make_link(folder + b"/l", b"elsewhere")
+        assert await files.read_link(folder + b"/l") == target
 
     async def test_a_folder_tells_what_it_has(
         self, engine: Engine, running: str, files: Files, folder: bytes

@@ -316,6 +316,10 @@ CHANGES: dict[str, tuple[Change, str, str, str, str]] = {
         _with_files(lambda w: files.make_folder(w.context, w.alice, "first", b"e")),
         "file.mkdir", "alice", "instance", "first",
     ),
+    "files.make_link": (
+        _with_files(lambda w: files.make_link(w.context, w.alice, "first", b"l", b"d")),
+        "file.link", "alice", "instance", "first",
+    ),
     "files.rename": (
         _with_files(lambda w: files.rename(w.context, w.alice, "first", b"d", b"e")),
         "file.rename", "alice", "instance", "first",

@@ -51,6 +51,14 @@ Replace = Annotated[bool, Query(description="Take the place of a file of that na
 Mode = Annotated[
     str | None, Query(pattern="^[0-7]{3,4}$", description="Permission bits in octal, as 755.")
 ]
+Modified = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        lt=1 << 32,
+        description="Seconds since 1970 at which it is to have been changed; default: now.",
+    ),
+]
 UploadId = Annotated[
     str | None,
     Query(
@@ -192,6 +200,7 @@ async def upload(
     upload: UploadId = None,
     offset: Annotated[int, Query(ge=0, le=_MOST, description="Where this goes on.")] = 0,
     size: Annotated[int | None, Query(ge=0, le=_MOST, description="Bytes in all.")] = None,
+    modified: Modified = None,
 ) -> Response:
     """The body is the content. The file has its name once all of it is there, and not before."""
     wanted = Upload(
@@ -201,12 +210,30 @@ async def upload(
         size=size,
         replace=replace,
         mode=None if mode is None else int(mode, 8),
+        modified=modified,
     )
     try:
         arrived = await files.receive(context, actor, instance, wanted, _body(request))
     except ClientDisconnect:
         return no_content()
     return _arrived(arrived)
+
+
+@router.post("/link", response_model=File, status_code=201, summary="Make a symbolic link")
+async def make_link(
+    request: Request,
+    context: ContextDep,
+    actor: Writer,
+    instance: str,
+    path: Path = "",
+    to: Annotated[str, Query(max_length=_LONGEST, description="Where it points.")] = "",
+    replace: Replace = False,
+) -> Response:
+    """It belongs to root, and points wherever it is told to."""
+    found = await files.make_link(
+        context, actor, instance, _raw(request, "path"), _raw(request, "to"), replace=replace
+    )
+    return _found(context, found, 201)
 
 
 @router.get("/upload", response_model=Uploaded, summary="Show how far an upload has come")
@@ -239,10 +266,16 @@ async def abandon(
 
 @router.post("/folder", response_model=File, status_code=201, summary="Make a folder")
 async def make_folder(
-    request: Request, context: ContextDep, actor: Writer, instance: str, path: Path = ""
+    request: Request,
+    context: ContextDep,
+    actor: Writer,
+    instance: str,
+    path: Path = "",
+    mode: Mode = None,
 ) -> Response:
     """It belongs to the instance's owner."""
-    found = await files.make_folder(context, actor, instance, _raw(request, "path"))
+    bits = 0o755 if mode is None else int(mode, 8)
+    found = await files.make_folder(context, actor, instance, _raw(request, "path"), mode=bits)
     return _found(context, found, 201)
 
 

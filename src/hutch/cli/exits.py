@@ -26,7 +26,8 @@ PIPE_CLOSED = 141
 
 MEANINGS = {
     OK: "It was done.",
-    FAILED: "The operation failed, is stuck or was cancelled, or something unforeseen happened.",
+    FAILED: "The operation failed, is stuck or was cancelled, a part of a folder could not be "
+    "brought over, or something unforeseen happened.",
     USAGE: "The command line was not understood, or it asks and there is no terminal to answer.",
     NOT_FOUND: "There is no such thing, or it is somebody else's.",
     NOT_PERMITTED: "Not signed in, or not allowed.",

@@ -79,6 +79,7 @@ class Files(Asking):
         offset: int = 0,
         replace: bool = False,
         mode: int | None = None,
+        modified: int | None = None,
     ) -> answers.Uploaded:
         """Send the `size` bytes of a file from `offset` on, which is where `content` begins.
 
@@ -91,6 +92,7 @@ class Files(Asking):
             "size": size,
             "replace": _flag(replace),
             "mode": None if mode is None else f"{mode:03o}",
+            "modified": modified,
         }
         # No length is announced, so that ending early is an end and not a broken connection.
         headers = {"Content-Type": "application/octet-stream"}
@@ -102,8 +104,13 @@ class Files(Asking):
         query = {"path": path, "upload": upload}
         self._request("DELETE", f"{_files(ref)}/upload", query=query)
 
-    def make_folder(self, ref: str, path: bytes) -> answers.File:
-        return self._request("POST", f"{_files(ref)}/folder", query={"path": path})
+    def make_folder(self, ref: str, path: bytes, *, mode: int | None = None) -> answers.File:
+        query = {"path": path, "mode": None if mode is None else f"{mode:03o}"}
+        return self._request("POST", f"{_files(ref)}/folder", query=query)
+
+    def make_link(self, ref: str, path: bytes, to: bytes, *, replace: bool = False) -> answers.File:
+        query = {"path": path, "to": to, "replace": _flag(replace)}
+        return self._request("POST", f"{_files(ref)}/link", query=query)
 
     def rename_file(
         self, ref: str, path: bytes, to: bytes, *, replace: bool = False

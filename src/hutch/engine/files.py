@@ -66,9 +66,14 @@ class WritableFile(Protocol):
         ...
 
     async def describe(
-        self, *, mode: int | None = None, owner: tuple[int, int] | None = None
+        self,
+        *,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
+        modified: int | None = None,
     ) -> None:
-        """Set the permission bits, and the owner's and the group's number."""
+        """Set the permission bits, the owner's and the group's number, and when it was changed:
+        seconds since 1970, below 2 to the power of 32."""
         ...
 
 
@@ -99,6 +104,10 @@ class Files(Protocol):
     async def make_folder(self, path: bytes) -> None: ...
 
     async def describe(self, path: bytes, *, mode: int, owner: tuple[int, int]) -> None: ...
+
+    async def make_link(self, path: bytes, target: bytes) -> None:
+        """Make a symbolic link. FileTakenError when there is something of that name."""
+        ...
 
     async def remove(self, path: bytes) -> None:
         """Remove a file or a link."""

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hutch.domain.file_paths import absolute, folder_of, join, name_of
+from hutch.domain.file_paths import LONGEST, absolute, folder_of, join, name_of
 from hutch.domain.instances import Instance, InstanceState
 from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
@@ -74,6 +74,8 @@ class Upload:
     """Bytes in all; None: it ends where what comes now ends."""
     replace: bool = False
     mode: int | None = None
+    modified: int | None = None
+    """When it is to have been changed; None: when it arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +191,42 @@ async def look(place: Place, path: bytes) -> Found:
     return Found(path, has, target)
 
 
-async def make_folder(context: Context, actor: Actor, ref: str, given: bytes) -> Found:
+async def make_folder(
+    context: Context, actor: Actor, ref: str, given: bytes, *, mode: int = 0o755
+) -> Found:
     """Make a folder that belongs to the instance's owner."""
     async with opened(context, actor, Action.FILE_WRITE, ref) as place:
         path = place.path(given)
         async with place.recorded("mkdir", path):
             await place.files.make_folder(path)
-            await place.files.describe(path, mode=0o755, owner=await place.owner())
+            await place.files.describe(path, mode=mode, owner=await place.owner())
+        return await look(place, path)
+
+
+async def make_link(
+    context: Context, actor: Actor, ref: str, given: bytes, to: bytes, *, replace: bool = False
+) -> Found:
+    """Make a symbolic link that points to `to`, whatever is there. With `replace` a file or link of
+    that name goes."""
+    if not to or b"\0" in to or len(to) > LONGEST:
+        raise InvalidPathError(
+            "A link cannot point there.", hint=f"Give 1 to {LONGEST} bytes without NUL."
+        )
+    async with opened(context, actor, Action.FILE_WRITE, ref) as place:
+        path = place.path(given)
+        await _check_target(place.files, path, replace=replace)
+        async with place.recorded("link", path, to=shown(to)):
+            if replace:
+                part = _part(path, None)
+                await place.files.make_link(part, to)
+                try:
+                    await place.files.rename(part, path)
+                except BaseException:
+                    with suppress(HutchError):
+                        await place.files.remove(part)
+                    raise
+            else:
+                await place.files.make_link(path, to)
         return await look(place, path)
 
 
@@ -388,7 +419,7 @@ async def _write(
         await file.flush()
         mode = upload.mode if upload.mode is not None else before.mode if before else 0o644
         if upload.size is None or size == upload.size:
-            await file.describe(mode=mode)
+            await file.describe(mode=mode, modified=upload.modified)
     return size
 
 

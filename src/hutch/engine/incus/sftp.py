@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _INIT, _VERSION, _OPEN, _CLOSE, _READ, _WRITE, _LSTAT, _FSTAT = 1, 2, 3, 4, 5, 6, 7, 8
 _FSETSTAT, _OPENDIR, _READDIR, _REMOVE, _MKDIR, _RMDIR, _STAT = 10, 11, 12, 13, 14, 15, 17
-_SETSTAT, _READLINK, _EXTENDED = 9, 19, 200
+_SETSTAT, _READLINK, _SYMLINK, _EXTENDED = 9, 19, 20, 200
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
 _OK, _END, _NO_SUCH_FILE, _DENIED = 0, 1, 2, 3
 _READ_FLAG, _WRITE_FLAG, _CREATE, _EXCLUSIVE = 0x01, 0x02, 0x08, 0x20
@@ -217,7 +217,9 @@ def _kind(mode: int) -> FileKind:
     return kinds.get(modes.S_IFMT(mode), FileKind.OTHER)
 
 
-def _described(mode: int | None, owner: tuple[int, int] | None) -> list[bytes]:
+def _described(
+    mode: int | None, owner: tuple[int, int] | None, modified: int | None = None
+) -> list[bytes]:
     """What to set, one thing at a time: of several the server takes one for the other."""
     found: list[bytes] = []
     if owner is not None:
@@ -225,6 +227,8 @@ def _described(mode: int | None, owner: tuple[int, int] | None) -> list[bytes]:
     if mode is not None:
         # After the owner, whose change takes some of the bits away.
         found.append(struct.pack(">II", _HAS_MODE, mode))
+    if modified is not None:
+        found.append(struct.pack(">III", _HAS_TIMES, modified, modified))
     return found
 
 
@@ -308,10 +312,15 @@ class _Writing:
         _raise_refusal(self._path, body)
 
     async def describe(
-        self, *, mode: int | None = None, owner: tuple[int, int] | None = None
+        self,
+        *,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
+        modified: int | None = None,
     ) -> None:
-        # By the handle: whatever has been put at the path meanwhile is left alone.
-        for each in _described(mode, owner):
+        # By the handle: whatever has been put at the path meanwhile is left alone. But for the
+        # time, which the server sets by the name that it has opened.
+        for each in _described(mode, owner, modified):
             await self._connection.ask(self._path, _FSETSTAT, self._handle, each)
 
 
@@ -376,6 +385,10 @@ class SftpFiles:
     async def describe(self, path: bytes, *, mode: int, owner: tuple[int, int]) -> None:
         for each in _described(mode, owner):
             await self._connection.ask(path, _SETSTAT, _text(path), each)
+
+    async def make_link(self, path: bytes, target: bytes) -> None:
+        # The target first, as OpenSSH has it and the draft has not.
+        await self._connection.ask(path, _SYMLINK, _text(target), _text(path))
 
     async def remove(self, path: bytes) -> None:
         # The server would remove an empty folder with this as well.

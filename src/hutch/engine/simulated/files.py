@@ -141,7 +141,13 @@ class SimulatedFiles:
         self.set_attributes(path, at, mode=mode, owner=owner)
 
     def set_attributes(
-        self, path: bytes, at: str, *, mode: int | None, owner: tuple[int, int] | None
+        self,
+        path: bytes,
+        at: str,
+        *,
+        mode: int | None,
+        owner: tuple[int, int] | None,
+        modified: int | None = None,
     ) -> None:
         has = self.attributes(path, at)
         self._set_node(
@@ -149,7 +155,7 @@ class SimulatedFiles:
             has.kind,
             mode=has.mode if mode is None else mode,
             owner=owner or (has.uid, has.gid),
-            modified=has.modified,
+            modified=has.modified if modified is None else modified,
         )
 
     async def remove(self, path: bytes) -> None:
@@ -194,10 +200,11 @@ class SimulatedFiles:
         at, there = self._find(path, follow=False), self._new(to)
         has = self.attributes(path, at)
         self._put(there, self.content(at))
-        self._set_node(there, has.kind, mode=has.mode, owner=(has.uid, has.gid))
+        self._set_node(
+            there, has.kind, mode=has.mode, owner=(has.uid, has.gid), modified=has.modified
+        )
 
-    def make_link(self, path: bytes, target: bytes) -> None:
-        """What somebody inside would do with `ln -s`."""
+    async def make_link(self, path: bytes, target: bytes) -> None:
         at = self._new(path)
         self._set_node(at, FileKind.LINK, mode=0o777, owner=(0, 0), target=target)
 
@@ -335,9 +342,14 @@ class _Writing:
             self._more.clear()
 
     async def describe(
-        self, *, mode: int | None = None, owner: tuple[int, int] | None = None
+        self,
+        *,
+        mode: int | None = None,
+        owner: tuple[int, int] | None = None,
+        modified: int | None = None,
     ) -> None:
-        self._files.set_attributes(self._path, self._at, mode=mode, owner=owner)
+        self.keep()  # what came after would change the time again
+        self._files.set_attributes(self._path, self._at, mode=mode, owner=owner, modified=modified)
 
 
 def _check_length(path: bytes, name: bytes) -> None:
