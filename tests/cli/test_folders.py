@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def seen(top: Path) -> dict[bytes, Any]:
 
 
 @contextmanager
-def at_upload(of: bytes, work: Callable[[], None]) -> Iterator[list[bytes]]:
+def at_upload(of: bytes, work: Callable[[], None]) -> Generator[list[bytes]]:
     """Do something while a file is sent; the paths of all uploads."""
     real, asked = Files.upload, list[bytes]()
 
@@ -414,7 +414,7 @@ def test_an_archive_that_breaks_off_leaves_nothing(box: Person, project: Path, c
     real = Files.download
 
     @contextmanager
-    def breaking(self: Files, ref: str, path: bytes, **how: Any) -> Iterator[Coming]:
+    def breaking(self: Files, ref: str, path: bytes, **how: Any) -> Generator[Coming]:
         with real(self, ref, path, **how) as coming:
             whole = b"".join(coming.pieces)
             yield Coming(iter([whole[:cut]]), 0, None, None)
@@ -489,7 +489,7 @@ def test_an_archive_that_means_harm_does_none(box: Person, members: list[Member]
     )
 
     @contextmanager
-    def sent(*_: object, **__: object) -> Iterator[Coming]:
+    def sent(*_: object, **__: object) -> Generator[Coming]:
         yield Coming(iter([wicked]), 0, None, None)
 
     box.hutch("files", "mkdir", "box", "t")
