@@ -156,6 +156,7 @@ _MEANINGS = {
     "database_unavailable": "The database does not answer.",
     "engine_unavailable": "The node's engine does not answer. What it did is not known.",
     "engine_error": "The engine answered, and refused or failed.",
+    "engine_port_closed": "Nothing listens at that port inside the container.",
     "engine_not_found": "The engine does not have that container, snapshot or image.",
     "engine_conflict": "The engine is busy with that container.",
     "bad_configuration": "A setting, a key file or a certificate cannot be used.",

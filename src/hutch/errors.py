@@ -46,6 +46,7 @@
     │   └── EngineUnavailableError    engine_unavailable
     ├── EngineError              500  engine_error
     │   ├── EngineNotFoundError       engine_not_found
+    │   ├── EnginePortClosedError     engine_port_closed
     │   └── EngineConflictError       engine_conflict
     ├── ConfigurationError       500  bad_configuration
     └── InternalError            500  internal_error
@@ -423,6 +424,17 @@ class EngineError(HutchError):
 
 class EngineNotFoundError(EngineError):
     code = "engine_not_found"
+
+
+class EnginePortClosedError(EngineError):
+    code = "engine_port_closed"
+
+    def __init__(self, port: int) -> None:
+        super().__init__(
+            f"Nothing listens at port {port} inside.",
+            hint="Start what is to listen there, at 127.0.0.1 or at every address.",
+            port=port,
+        )
 
 
 class EngineConflictError(EngineError):

@@ -20,6 +20,7 @@ from typing import Protocol
 from hutch.domain.accelerators import FoundAccelerator
 from hutch.domain.limits import Limits
 from hutch.engine.files import Files
+from hutch.engine.streams import EngineStream
 from hutch.engine.terminals import EngineTerminal
 from hutch.errors import EngineError
 
@@ -326,6 +327,15 @@ class Engine(Protocol):
         rows: int,
     ) -> AbstractAsyncContextManager[EngineTerminal]:
         """Run a program as root on a terminal of its own; the end of the block ends it."""
+        ...
+
+    def connect(self, name: str, port: int) -> AbstractAsyncContextManager[EngineStream]:
+        """A TCP connection to a port of the container's own loopback.
+
+        Nothing listens on the node for it, and the container needs no network. The end of the
+        block closes it: what was written still arrives, unless the block ended with an exception.
+        Raises EnginePortClosedError when nothing listens there.
+        """
         ...
 
     async def usage(self, name: str) -> Usage: ...

@@ -34,7 +34,7 @@ from hutch.engine.base import (
     check_devices,
 )
 from hutch.engine.files import Files
-from hutch.engine.incus import banner, disks, files, programs, sftp, terminals
+from hutch.engine.incus import banner, disks, files, programs, sftp, streams, terminals
 from hutch.engine.incus import devices as loans
 from hutch.engine.incus import spec as bodies
 from hutch.engine.incus.accelerators import found_accelerators
@@ -48,6 +48,7 @@ from hutch.engine.incus.client import (
 from hutch.engine.incus.power import Switch
 from hutch.engine.incus.server import Server
 from hutch.engine.incus.watch import Listing
+from hutch.engine.streams import EngineStream
 from hutch.engine.terminals import EngineTerminal
 from hutch.errors import (
     EngineConflictError,
@@ -466,6 +467,11 @@ class IncusEngine:
             self._client, name, argv, environment=environment, columns=columns, rows=rows
         ) as terminal:
             yield terminal
+
+    @asynccontextmanager
+    async def connect(self, name: str, port: int) -> AsyncGenerator[EngineStream]:
+        async with streams.opened(self._client, name, port) as stream:
+            yield stream
 
     async def wait_for_banner(self, name: str, host: str, port: int, *, timeout: float) -> bool:
         began = time.monotonic()

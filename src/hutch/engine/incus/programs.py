@@ -52,7 +52,7 @@ async def run(
     }
     operation = await client.begin("POST", f"/instances/{part(name)}/exec", body)
     async with AsyncExitStack() as stack:
-        sockets = await _connect(client, operation, stack)
+        sockets = await connected(client, operation, stack)
         program = _Program(client, operation["id"], sockets, most_output)
         try:
             async with asyncio.timeout(timeout):
@@ -67,20 +67,21 @@ async def run(
             ) from None
 
 
-async def _connect(
+async def connected(
     client: Client, operation: Json, stack: AsyncExitStack
 ) -> dict[str, ClientConnection]:
+    """The websockets of a program: `control`, and `0`, `1` and `2` for its streams."""
     path = f"/operations/{part(operation['id'])}/websocket"
     secrets: dict[str, str] = operation["metadata"]["fds"]
 
-    async def connected(stream: str) -> ClientConnection:
+    async def one(stream: str) -> ClientConnection:
         return await stack.enter_async_context(client.websocket(path, secret=secrets[stream]))
 
     # Control comes first: the program starts with the last of the others, and may have ended
     # before one that comes later.
-    sockets = {"control": await connected("control")}
+    sockets = {"control": await one("control")}
     streams = ("0", "1", "2")
-    opened = await asyncio.gather(*(connected(stream) for stream in streams))
+    opened = await asyncio.gather(*(one(stream) for stream in streams))
     return sockets | dict(zip(streams, opened, strict=True))
 
 
@@ -101,27 +102,12 @@ class _Program:
             (stdout, cut1), (stderr, cut2), code = await asyncio.gather(
                 _collect(self._sockets["1"], self._most),
                 _collect(self._sockets["2"], self._most),
-                self._exit_code(),
+                exit_code(self._client, self._operation_id),
             )
         finally:
             # A program may end without having read what it was given.
             await cancel(feeding)
         return ExecResult(code, stdout, stderr, truncated=cut1 or cut2)
-
-    async def _exit_code(self) -> int:
-        try:
-            operation = await self._client.ended(self._operation_id)
-        except OperationLostError as error:
-            raise EngineUnavailableError(
-                "The engine forgot a program that it ran; how it ended is unknown.",
-                hint="It was probably restarted: try again.",
-            ) from error
-        # A program that is not there is an error to the server, yet has its code: 127.
-        code = cast("Json", operation.get("metadata") or {}).get("return")
-        if code is None:
-            reason = str(operation.get("err") or operation.get("status"))
-            raise refusal(int(operation["status_code"]), reason, path="exec")
-        return int(code)
 
     async def kill(self) -> None:
         """End the program and wait until it has, unless it takes too long."""
@@ -130,6 +116,23 @@ class _Program:
             async with asyncio.timeout(_DEATH_WITHIN):
                 await self._sockets["control"].send(signal)
                 await self._client.ended(self._operation_id)
+
+
+async def exit_code(client: Client, operation_id: str) -> int:
+    """What a program ended with, once it has. Raises what the server could not run it for."""
+    try:
+        operation = await client.ended(operation_id)
+    except OperationLostError as error:
+        raise EngineUnavailableError(
+            "The engine forgot a program that it ran; how it ended is unknown.",
+            hint="It was probably restarted: try again.",
+        ) from error
+    # A program that is not there is an error to the server, yet has its code: 127.
+    code = cast("Json", operation.get("metadata") or {}).get("return")
+    if code is None:
+        reason = str(operation.get("err") or operation.get("status"))
+        raise refusal(int(operation["status_code"]), reason, path="exec")
+    return int(code)
 
 
 async def _feed(socket: ClientConnection, content: bytes) -> None:

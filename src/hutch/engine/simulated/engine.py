@@ -23,13 +23,13 @@ from hutch.engine.base import (
     Power,
     Usage,
 )
-from hutch.engine.simulated import programs, terminals
+from hutch.engine.simulated import programs, streams, terminals
 from hutch.engine.simulated.database import Database
 from hutch.engine.simulated.faults import Faults, FaultsFile, Gate
 from hutch.engine.simulated.files import SimulatedFiles
 from hutch.engine.simulated.provision import HOST_KEY
 from hutch.engine.simulated.state import State
-from hutch.errors import EngineError, EngineUnavailableError
+from hutch.errors import EngineError, EnginePortClosedError, EngineUnavailableError
 
 ROOMY = Capacity(cpus=4096, memory=64 * TiB, disk=1024 * TiB)
 """Large enough that thousands of instances fit; a test of fullness gives its own."""
@@ -56,6 +56,7 @@ class SimulatedEngine:
         self.capacity = capacity
         self._gate = Gate(self.faults, FaultsFile(path.with_name(path.name + ".faults.json")))
         self._watchers: set[asyncio.Event] = set()
+        self._listening: dict[tuple[str, int], streams.Handler] = {}
         try:
             self._database = Database(path, images)
         except sqlite3.Error as error:
@@ -230,6 +231,17 @@ class SimulatedEngine:
             async with opened as terminal:
                 yield terminal
 
+    @asynccontextmanager
+    async def connect(self, name: str, port: int) -> AsyncGenerator[streams.Stream]:
+        async with self._call("connect") as state:
+            if state.power(name) is not Power.RUNNING:
+                raise EngineError(f"Container {name} is not running.", container=name)
+            handler = self._listening.get((name, port))
+            if handler is None:
+                raise EnginePortClosedError(port)
+            async with streams.opened(handler) as stream:
+                yield stream
+
     async def usage(self, name: str) -> Usage:
         async with self._call("usage") as state:
             disk = state.disk_used(name)
@@ -299,6 +311,10 @@ class SimulatedEngine:
     def lose_accelerator(self, address: str) -> None:
         """Take an accelerator out of the node, with its device nodes."""
         self._state.devices.lose_accelerator(address)
+
+    def listen(self, name: str, port: int, handler: streams.Handler) -> None:
+        """Have a container listen at a port of its loopback, for those who come by this object."""
+        self._listening[name, port] = handler
 
     def freeze(self, name: str) -> None:
         """Leave a container in a state that hutch never asks for."""
