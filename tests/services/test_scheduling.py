@@ -498,6 +498,32 @@ async def test_two_passes_at_once_grant_everything_once(
         await close_context(server)
 
 
+async def test_what_is_granted_does_not_begin_before_that_ended_which_made_room_for_it(
+    context: Context, clock: Clock, alice: Actor, bob: Actor, gpus: list[str], hands: Hands,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """On PostgreSQL a lease may end while a pass has its turn and has not looked yet."""
+    clock.stop()
+    await hands.hear_agents()
+    first = await _take(context, hands, alice, len(gpus))
+    await leases.release(context, alice, lease=first.id)
+    second = await leases.take(context, bob, count=1)
+    assert second.state is LeaseState.QUEUED
+    read = scheduling.read
+
+    async def read_late(session: Any, *rest: Any) -> Any:
+        clock.forward(seconds=1)
+        await transitions.finish(session, context, first.id)
+        return await read(session, *rest)
+
+    monkeypatch.setattr(scheduling, "read", read_late)
+    await scheduling.run_pass(context)
+    async with context.db.read() as session:
+        spans = list(await session.execute(select(tables.holdings)))
+    [began] = [each.since for each in spans if each.lease_id == second.id]
+    assert began == max(each.until for each in spans if each.lease_id == first.id)
+
+
 async def test_a_pass_that_sees_nothing_new_writes_nothing(
     context: Context, clock: Clock, alice: Actor, bob: Actor, gpus: list[str], hands: Hands
 ) -> None:

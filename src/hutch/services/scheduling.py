@@ -47,9 +47,10 @@ async def run_pass(context: Context) -> datetime | None:
     """Grant, warn, reclaim and end what is due now. When time alone changes something next."""
     async with context.db.write() as session:
         await leases.lock_leases(session)
-        # Only now: who waited for a turn must not decide by an older clock than who had it.
+        picture = await read(session, context, context.now())
+        # Only now: who waited for a turn must not decide by an older clock than who had it, and
+        # what is granted must not begin before that which was seen to have ended.
         now = context.now()
-        picture = await read(session, context, now)
         plan = decide(situation(context, picture, now))
         changed = await _apply(session, context, picture, plan, now)
     for lease_id in changed:
