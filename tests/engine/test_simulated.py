@@ -544,6 +544,7 @@ class TestFaults:
             "create": [spec()],
             "exec": [NAME, ["true"]],
             "terminal": [NAME, ["true"]],
+            "connect": [NAME, 8888],
             "images": [],
             "accelerators": [],
             "containers": [],
