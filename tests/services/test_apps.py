@@ -7,7 +7,7 @@ import pytest
 from hutch.domain.apps import AppName
 from hutch.domain.people import Actor, Scope
 from hutch.domain.ports import LOOPBACK
-from hutch.errors import AppError, NotFoundError, UntrustedAppError, WrongStateError
+from hutch.errors import NotFoundError, UntrustedAppError, WrongStateError
 from hutch.services import apps, events, instances, ports, shares
 from hutch.services.context import Context
 from hutch.services.ports import Wish
@@ -125,7 +125,7 @@ async def test_it_is_reached_directly_here_and_by_its_forward_elsewhere(
     assert (there.host, there.host_port) == ("192.0.2.1", context.settings.port_first)
 
 
-async def test_a_local_port_is_reached_at_loopback_here_and_not_elsewhere(
+async def test_a_local_port_is_reached_at_loopback_here_and_through_the_engine_elsewhere(
     context: Context, alice: Actor, lab: Lab, box: str
 ) -> None:
     await ports.add(context, alice, "box", Wish(9999, is_local=True))
@@ -134,8 +134,13 @@ async def test_a_local_port_is_reached_at_loopback_here_and_not_elsewhere(
     assert (here.host, here.host_port) == (LOOPBACK, context.settings.port_first + 1)
     async with context.db.write() as session:
         await nodes.update_node(session, lab.node.id, url="https://192.0.2.1:8443")
-    with pytest.raises(AppError, match="alone"):
-        await apps.open_app(context, alice, AppName("box", 9999, ""))
+        node = await nodes.get_node(session, lab.node.id)
+        container = await containers.current(session, box)
+    assert node is not None
+    assert container is not None
+    there = await apps.open_app(context, alice, AppName("box", 9999, ""))
+    assert (there.engine, there.container) == (context.engines.of(node), container.engine_name)
+    assert (there.host, there.host_port) == (LOOPBACK, 9999)
 
 
 async def test_what_is_open_is_looked_at_again(

@@ -9,7 +9,8 @@ from hutch.domain.people import Actor, Scope
 from hutch.domain.permissions import Action, can
 from hutch.domain.ports import LOOPBACK, OpenTo, Port, PortState, Protocol
 from hutch.domain.shares import Share
-from hutch.errors import AppError, NotFoundError, UntrustedAppError, WrongStateError
+from hutch.engine.base import Engine
+from hutch.errors import NotFoundError, UntrustedAppError, WrongStateError
 from hutch.services.access import named, require, share_of
 from hutch.services.context import Context
 from hutch.settings import Settings
@@ -25,8 +26,11 @@ class Opening:
     instance: Instance
     port: Port
     host: str
-    """Where it is reached from here."""
+    """Where it is reached from here; inside itself when it is reached through the engine."""
     host_port: int
+    engine: Engine | None = None
+    """What carries connections into it, when nothing that is reached from here listens for it."""
+    container: str = ""
 
     @property
     def is_own(self) -> bool:
@@ -56,7 +60,13 @@ async def open_app(
         container = await containers.current(session, instance.id)
     if node is None or container is None:
         raise NotFoundError("app", f"{name.ref}/{name.port}")
-    host, host_port = _place(node, container.address, port)
+    is_here = node.url.startswith(("unix:", "file:"))
+    if port.is_local and not is_here:
+        engine = context.engines.of(node)
+        return Opening(
+            actor, instance, port, LOOPBACK, port.target_port, engine, container.engine_name
+        )
+    host, host_port = _place(node, container.address, port, is_here=is_here)
     return Opening(actor, instance, port, host, host_port)
 
 
@@ -91,14 +101,8 @@ async def _is_trusted(session: Session, actor: Actor, instance: Instance) -> boo
     )
 
 
-def _place(node: Node, address: str, port: Port) -> tuple[str, int]:
+def _place(node: Node, address: str, port: Port, *, is_here: bool) -> tuple[str, int]:
     """Where a port is reached from here: directly on this machine, by its forward elsewhere."""
-    is_here = node.url.startswith(("unix:", "file:"))
-    if port.is_local and not is_here:
-        raise AppError(
-            f"This port is reached on its node, {node.name}, alone, and hutch runs on another.",
-            hint="Remove the port, and add it without --local.",
-        )
     if port.is_local:
         return LOOPBACK, port.host_port
     return (address, port.target_port) if is_here else (node.address, port.host_port)

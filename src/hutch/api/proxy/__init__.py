@@ -8,6 +8,7 @@ asked.py       one request
 headers.py     what an app sees of a request, and a browser of an answer
 relay.py       one request and its answer, passed on as they come
 upstream.py    HTTP to what listens in an instance
+inside.py      both of these through an engine, where a node does not listen for an app
 tunnel.py      WebSockets, as bytes
 """
 

@@ -16,11 +16,12 @@ from hutch.api.failures import failure
 from hutch.api.proxy import pages
 from hutch.api.proxy.asked import Asked, asked_of
 from hutch.api.proxy.headers import BadHeaderError, Headers, Way, to_app
+from hutch.api.proxy.inside import Inside
 from hutch.api.proxy.own_pages import SIGN_IN, OwnPages
 from hutch.api.proxy.relay import CutOffError, Passing, Relay, Watch
 from hutch.api.proxy.sessions import Credential, Kind, Sessions
 from hutch.api.proxy.tunnel import Tunnel
-from hutch.api.proxy.upstream import Pool
+from hutch.api.proxy.upstream import Place, Pool
 from hutch.domain.apps import (
     PATH,
     AppName,
@@ -274,7 +275,7 @@ class Front:
             chunked=asked.header(b"transfer-encoding") is not None,
             way=way,
         )
-        place = (opening.host, opening.host_port)
+        place = _place(opening)
         relay = Relay(self._pool, passing, place, self._context.settings.apps_answer_seconds)
         with self._context.apps.take(opening.actor.user_id):
             watch = Watch(lambda: self._still(asked, grant), relay.end)
@@ -318,9 +319,7 @@ class Front:
             watch = Watch(lambda: self._still(asked, found), tunnel.end)
             self._open.add(tunnel)
             try:
-                return await tunnel.run(
-                    (opening.host, opening.host_port), self._target(asked, way), headers, way
-                )
+                return await tunnel.run(_place(opening), self._target(asked, way), headers, way)
             finally:
                 self._open.discard(tunnel)
                 watch.stop()
@@ -340,6 +339,12 @@ class Front:
             token = self._sessions.form_token(actor.token_id or "", f"trust {owner}")
             return pages.ask_trust(owner, asked.whole_path, token)
         return None
+
+
+def _place(opening: Opening) -> Place:
+    if opening.engine is None:
+        return opening.host, opening.host_port
+    return Inside(opening.engine, opening.container, opening.port.target_port)
 
 
 def _passed_on(asked: Asked, way: Way, *, upgrade: bytes = b"") -> Headers:

@@ -7,8 +7,8 @@ import httptools
 
 from hutch.api.proxy.asked import joined, phrase
 from hutch.api.proxy.headers import BadHeaderError, Header, Headers, Way, to_browser
-from hutch.api.proxy.upstream import CONNECT_SECONDS, LARGEST_HEAD, BrokenAnswerError, Place
-from hutch.errors import AppError
+from hutch.api.proxy.inside import Inside, open_stream
+from hutch.api.proxy.upstream import LARGEST_HEAD, BrokenAnswerError, Place, connecting
 
 PIECE = 64 * 1024
 """Bytes that are read at once, and about what is held for each way when the other end is slow."""
@@ -32,11 +32,11 @@ class Tunnel:
 
     async def run(self, place: Place, target: bytes, headers: Headers, way: Way) -> int:
         """Returns the app's status when the connection has ended. Raises AppError before."""
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+        async with connecting(place):
+            if isinstance(place, Inside):
+                reader, self._app = await open_stream(place, PIECE)
+            else:
                 reader, self._app = await asyncio.open_connection(*place, limit=PIECE)
-        except (OSError, TimeoutError):
-            raise AppError("Nothing listens at the app's port.") from None
         self._app.write(b"GET %b HTTP/1.1\r\n%b\r\n" % (target, joined(headers)))
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):

@@ -8,16 +8,24 @@ ends the connection.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
 import httptools
+import structlog
 
+from hutch.api.proxy import inside
 from hutch.api.proxy.headers import Header, Headers
-from hutch.errors import AppError, AppTimeoutError
+from hutch.api.proxy.inside import Inside
+from hutch.errors import AppError, AppTimeoutError, EnginePortClosedError, HutchError
+
+log = structlog.get_logger("hutch.apps")
 
 CONNECT_SECONDS = 5.0
+INSIDE_SECONDS = 15.0
+"""For a connection through an engine, which starts a program for it."""
 HIGH_WATER = 256 * 1024
 LARGEST_HEAD = 64 * 1024
 """Bytes of an answer's status line and headers."""
@@ -26,8 +34,10 @@ IDLE_SECONDS = 15.0
 IDLE_EACH, IDLE_ALL = 8, 256
 """How many of them to one place, and in all."""
 
-Place = tuple[str, int]
+Place = tuple[str, int] | Inside
+"""A host and port, or a port inside."""
 _LARGE_HEAD = "The head of the app's answer is too large."
+_HINT_INSIDE = "Does it run, and does it listen at that port, at 127.0.0.1 or every address?"
 _HINT = "Does it run, and does it listen at the instance's address (0.0.0.0) at that port?"
 
 
@@ -321,12 +331,31 @@ class Pool:
 async def connect(place: Place) -> Connection:
     """A new connection. Raises AppError when nothing listens there."""
     loop = asyncio.get_running_loop()
-    host, port = place
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            _, connection = await loop.create_connection(Connection, host, port)
-    except TimeoutError:
-        raise AppTimeoutError("The app's port does not answer.", hint=_HINT) from None
-    except OSError:
-        raise AppError("Nothing listens at the app's port.", hint=_HINT) from None
+    async with connecting(place):
+        if isinstance(place, Inside):
+            connection = Connection()
+            await inside.connect(place, lambda: connection)
+        else:
+            _, connection = await loop.create_connection(Connection, *place)
     return connection
+
+
+@asynccontextmanager
+async def connecting(place: Place) -> AsyncGenerator[None]:
+    """Connect within: what that raises leaves as an AppError."""
+    is_inside = isinstance(place, Inside)
+    hint = _HINT_INSIDE if is_inside else _HINT
+    try:
+        async with asyncio.timeout(INSIDE_SECONDS if is_inside else CONNECT_SECONDS):
+            yield
+    except TimeoutError:
+        raise AppTimeoutError("The app's port does not answer.", hint=hint) from None
+    except (OSError, EnginePortClosedError):
+        raise AppError("Nothing listens at the app's port.", hint=hint) from None
+    except HutchError as error:
+        # The engine's own words are its node's administrator's: they are in the log.
+        log.warning("no way into an instance", code=error.code, reason=error.message)
+        raise AppError(
+            "The app's instance cannot be reached.",
+            hint=error.hint or "Does it run? `hutch show` tells.",
+        ) from None
