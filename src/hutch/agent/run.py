@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from hutch.agent import revoke
+from hutch.agent import quotas, revoke
 from hutch.agent.connection import Agent
 from hutch.agent.credentials import read_token
 from hutch.agent.simulated import MAJOR, Simulated
@@ -48,9 +48,16 @@ def carry_out(verb: Verb, container: str, devices: Sequence[OpenedDevice]) -> Re
     raise ConfigurationError("Only root sees who has a device open.", hint="Run it as root.")
 
 
+async def _work(agent: Agent) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(agent.run())
+        if os.geteuid() == 0:
+            group.create_task(quotas.keep())
+
+
 async def _until_stopped(agent: Agent) -> None:
     loop = asyncio.get_running_loop()
-    working = asyncio.ensure_future(agent.run())
+    working = asyncio.ensure_future(_work(agent))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, working.cancel)
     with suppress(asyncio.CancelledError):
