@@ -21,6 +21,7 @@ from hutch.engine.base import (
     Usage,
 )
 from hutch.engine.files import Files
+from hutch.engine.streams import EngineStream
 from hutch.engine.terminals import EngineTerminal
 
 
@@ -127,6 +128,9 @@ class InstantEngine:
         rows: int,
     ) -> AbstractAsyncContextManager[EngineTerminal]:
         raise NotImplementedError("nothing that is measured here has a terminal")
+
+    def connect(self, name: str, port: int) -> AbstractAsyncContextManager[EngineStream]:
+        raise NotImplementedError("nothing that is measured here listens")
 
     async def usage(self, name: str) -> Usage:
         return Usage(0.0, 0, 0, 0)
