@@ -29,6 +29,11 @@ from tests.lab import Lab
 HOME = "/home/alice"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue(f"{request.param}_url")
+
+
 class Box:
     """An instance of alice's, seen from inside too."""
 

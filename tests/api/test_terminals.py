@@ -103,10 +103,16 @@ class Shell:
                 return closed.rcvd.code if closed.rcvd else 0, told
 
 
-@pytest.fixture(scope="module")
-def hutch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hutch]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def hutch(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hutch]:
     folder: Path = tmp_path_factory.mktemp("server")
-    url = f"sqlite:///{folder / 'hutch.db'}"
+    if request.param == "sqlite":
+        url = f"sqlite:///{folder / 'hutch.db'}"
+    else:
+        postgresql = request.getfixturevalue("postgresql_server")
+        url = postgresql.url(postgresql.create())
     migrate.upgrade(url)
     with serving(url, folder, login_failures=10_000, terminals_per_person=3) as (address, token):
         made = Hutch(address, token)
