@@ -49,10 +49,14 @@ def carry_out(verb: Verb, container: str, devices: Sequence[OpenedDevice]) -> Re
 
 
 async def _work(agent: Agent) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(agent.run())
-        if os.geteuid() == 0:
-            group.create_task(quotas.keep())
+    # Not a task group: what ends the agent is told as it is, and Python before 3.13 can lose a
+    # cancellation that comes with it.
+    keeping = asyncio.create_task(quotas.keep()) if os.geteuid() == 0 else None
+    try:
+        await agent.run()
+    finally:
+        if keeping is not None:
+            keeping.cancel()
 
 
 async def _until_stopped(agent: Agent) -> None:
