@@ -62,9 +62,7 @@ def _mend(pool: Path) -> bool:
         state = _SYS / _identity(pool) / "qgroups"
         if _number(state / "enabled") != 1:
             return False
-        threshold = state / "drop_subtree_threshold"
-        if threshold.exists() and _number(threshold) < OFF:
-            threshold.write_text(str(OFF))
+        _follow_deletions(state / "drop_subtree_threshold")
         if _number(state / "inconsistent") != 1:
             return False
     except (OSError, ValueError) as error:
@@ -88,6 +86,15 @@ def _mend(pool: Path) -> bool:
         reason = counted.stderr.decode(errors="replace").strip()
         log.error("the limits of disks are not enforced", pool=pool.name, reason=reason)
     return counted.returncode == 0
+
+
+def _follow_deletions(threshold: Path) -> None:
+    try:
+        if threshold.exists() and _number(threshold) < OFF:
+            threshold.write_text(str(OFF))
+    except OSError as error:
+        # It is enough to have them counted anew, if more often.
+        log.debug("btrfs may lose count of a large deletion", reason=str(error))
 
 
 def _identity(pool: Path) -> str:
