@@ -63,6 +63,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     ),
     "abandon_upload": lambda c: c.abandon_upload("box", b"/a", "0123456789"),
     "make_folder": lambda c: c.make_folder("box", b"/a"),
+    "make_link": lambda c: c.make_link("box", b"/a", b"/b", replace=True),
     "rename_file": lambda c: c.rename_file("box", b"/a", b"/b", replace=True),
     "delete_file": lambda c: c.delete_file("box", b"/a", recursive=True),
     "list_shares": lambda c: c.list_shares("box"),

@@ -208,11 +208,11 @@ async def make_link(
 ) -> Found:
     """Make a symbolic link that points to `to`, whatever is there. With `replace` a file or link of
     that name goes."""
-    if not to or b"\0" in to or len(to) > LONGEST:
-        raise InvalidPathError(
-            "A link cannot point there.", hint=f"Give 1 to {LONGEST} bytes without NUL."
-        )
     async with opened(context, actor, Action.FILE_WRITE, ref) as place:
+        if not to or b"\0" in to or len(to) > LONGEST:
+            raise InvalidPathError(
+                "A link cannot point there.", hint=f"Give 1 to {LONGEST} bytes without NUL."
+            )
         path = place.path(given)
         await _check_target(place.files, path, replace=replace)
         async with place.recorded("link", path, to=shown(to)):
