@@ -4,6 +4,7 @@ server      `tests.cli.server.Server`
 alice       a new member:  `alice.hutch("list", "--json")` gives `code`, `out` and `err`
 bob         another one
 ada         a new administrator
+box         alice once more, in her home, with an instance `box`
 """
 
 from collections.abc import Iterator
@@ -39,3 +40,11 @@ def bob(server: Server) -> Person:
 @pytest.fixture
 def ada(server: Server) -> Person:
     return server.person(Role.ADMIN)
+
+
+@pytest.fixture
+def box(alice: Person, monkeypatch: pytest.MonkeyPatch) -> Person:
+    """Alice, in her home, with a running instance `box`."""
+    assert alice.hutch("create", "box").code == 0
+    monkeypatch.chdir(alice.home)
+    return alice

@@ -16,13 +16,6 @@ from tests.cli.server import Person, Server
 
 
 @pytest.fixture
-def box(alice: Person, monkeypatch: pytest.MonkeyPatch) -> Person:
-    assert alice.hutch("create", "box").code == 0
-    monkeypatch.chdir(alice.home)
-    return alice
-
-
-@pytest.fixture
 def notes(box: Person) -> Path:
     file = box.home / "notes.txt"
     file.write_bytes(os.urandom(1024 * 1024))

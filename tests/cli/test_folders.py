@@ -24,13 +24,6 @@ ODD = b"odd \xff\xfe\n\x1b[31m"
 
 
 @pytest.fixture
-def box(alice: Person, monkeypatch: pytest.MonkeyPatch) -> Person:
-    assert alice.hutch("create", "box").code == 0
-    monkeypatch.chdir(alice.home)
-    return alice
-
-
-@pytest.fixture
 def project(box: Person) -> Path:
     top = box.home / "project"
     (top / "src" / "empty").mkdir(parents=True)

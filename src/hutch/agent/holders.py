@@ -61,9 +61,10 @@ def by_device(devices: Mapping[OpenedDevice, str], proc: Path = PROC) -> dict[st
             # Sockets and pipes are no paths, and most files are elsewhere.
             if not (link.startswith("/dev/") or link.endswith(_DELETED)):
                 continue
-            opened = character_device(path)
-            for device, name in devices.items() if opened is not None else ():
-                if opened is not None and _is(opened, path, device, also_deleted=False):
+            if (opened := character_device(path)) is None:
+                continue
+            for device, name in devices.items():
+                if _is(opened, path, device, also_deleted=False):
                     held = found.setdefault(name, [])
                     if pid not in held:
                         held.append(pid)

@@ -103,7 +103,6 @@ class Transport(asyncio.Transport):
             await asyncio.gather(reading, writing, return_exceptions=True)
 
     async def _read(self, stream: EngineStream) -> None:
-        protocol = self._protocol
         while True:
             await self._reads.wait()
             piece = await stream.read()

@@ -85,6 +85,28 @@ async def connected(
     return sockets | dict(zip(streams, opened, strict=True))
 
 
+class Output:
+    """What a program says on one of its streams, as it comes."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._has_ended = False
+
+    async def read(self) -> bytes:
+        """Empty at the end, and from then on."""
+        # The end is told once, by a text message; the server then waits for this side to close.
+        while not self._has_ended:
+            try:
+                message = await self._socket.recv()
+            except ConnectionClosed:
+                message = ""
+            if isinstance(message, str):
+                self._has_ended = True
+            elif message:
+                return message
+        return b""
+
+
 class _Program:
     """One running program."""
 

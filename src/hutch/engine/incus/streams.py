@@ -68,13 +68,12 @@ class Stream:
 
     def __init__(self, stdin: ClientConnection, stdout: ClientConnection) -> None:
         self._stdin = stdin
-        self._stdout = stdout
+        self._output = programs.Output(stdout)
         self._rest = b""
-        self._has_ended = False
 
     async def begins(self) -> bool:
         """Whether the program inside says that it is connected."""
-        said = await self._receive()
+        said = await self._output.read()
         self._rest = said[1:]
         return said[:1] == b"+"
 
@@ -82,20 +81,7 @@ class Stream:
         if self._rest:
             rest, self._rest = self._rest, b""
             return rest
-        return await self._receive()
-
-    async def _receive(self) -> bytes:
-        while not self._has_ended:
-            try:
-                message = await self._stdout.recv()
-            except ConnectionClosed:
-                message = ""
-            # The end is told by a text message.
-            if isinstance(message, str):
-                self._has_ended = True
-            elif message:
-                return message
-        return b""
+        return await self._output.read()
 
     async def write(self, content: bytes) -> None:
         with suppress(ConnectionClosed):
@@ -107,5 +93,5 @@ class Stream:
         with suppress(ConnectionClosed, TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 await self._stdin.send("")
-                while await self._receive():
+                while await self._output.read():
                     pass

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from hutch.engine.incus import programs
 from hutch.engine.incus.client import Client, Json, part
 
 
@@ -48,20 +49,10 @@ class Terminal:
     def __init__(self, control: ClientConnection, stream: ClientConnection) -> None:
         self._control = control
         self._stream = stream
-        self._has_ended = False
+        self._output = programs.Output(stream)
 
     async def read(self) -> bytes:
-        # The end is told once, by a text message; the server then waits for this side to close.
-        while not self._has_ended:
-            try:
-                message = await self._stream.recv()
-            except ConnectionClosed:
-                message = ""
-            if isinstance(message, str):
-                self._has_ended = True
-            elif message:
-                return message
-        return b""
+        return await self._output.read()
 
     async def write(self, content: bytes) -> None:
         with suppress(ConnectionClosed):
