@@ -80,7 +80,13 @@ class PrivateLxd:
         if self._daemon and self._daemon.poll() is None:
             self._clear()
             self._daemon.terminate()
-            self._daemon.wait(30)
+            try:
+                self._daemon.wait(30)
+            except subprocess.TimeoutExpired:
+                # It waits for what it still calls a running operation, as of a terminal that has
+                # just ended. What it would leave on the machine is gone by now.
+                self._daemon.kill()
+                self._daemon.wait()
         for mount in _mounts(self.folder):
             subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
