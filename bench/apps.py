@@ -219,8 +219,8 @@ def _open_ports(server: Server, app: int, echo: int) -> str:
     with Client(server.url, token) as client:
         for begun in (
             client.create_instance("box", cpus=1, memory="1GiB", disk="2GiB"),
-            lambda: client.add_port("box", 8000, host_port=app, local=True),
-            lambda: client.add_port("box", 8001, host_port=echo, local=True),
+            lambda: client.add_port("box", 8000, host_port=app, reach="node"),
+            lambda: client.add_port("box", 8001, host_port=echo, reach="node"),
         ):
             operation = (begun() if callable(begun) else begun)["operation"]
             while operation["state"] in {"pending", "running"}:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from argon2 import PasswordHasher
 from cryptography.fernet import Fernet
@@ -137,7 +138,7 @@ def with_settings(context: Context, **changes: Any) -> Context:
 
 
 def _open_engine(node: Node) -> SimulatedEngine:
-    return SimulatedEngine(Path(node.url.removeprefix("file://")), capacity=CAPACITY)
+    return SimulatedEngine(Path(urlsplit(node.url).path), capacity=CAPACITY)
 
 
 async def close_context(context: Context) -> None:

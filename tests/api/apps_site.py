@@ -25,6 +25,7 @@ from hutch.api.app import create_app
 from hutch.api.protocol import PatientProtocol
 from hutch.api.serve import WEBSOCKETS
 from hutch.domain.people import Scope
+from hutch.domain.ports import Reach
 from hutch.operations.runner import Runner
 from hutch.services import instances, ports, tokens
 from hutch.services.context import Engines
@@ -352,7 +353,7 @@ class AppsSite:
     async def open_port(self, target: int, number: int, **wish: Any) -> None:
         """Lead a port of alice's box to what listens on this machine's loopback."""
         alice = self.lab.actors["alice"]
-        wanted = ports.Wish(target, host_port=number, is_local=True, **wish)
+        wanted = ports.Wish(target, host_port=number, reach=Reach.NODE, **wish)
         _, _, operation = await ports.add(self.context, alice, "box", wanted)
         await self.until_done(operation.id)
 

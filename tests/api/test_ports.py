@@ -7,7 +7,7 @@ import pytest
 from tests.api.conftest import Running, Send, told
 
 SHAPE = {
-    "id", "instance", "owner", "name", "protocol", "port", "host", "host_port", "local", "state",
+    "id", "instance", "owner", "name", "protocol", "port", "host", "host_port", "reach", "state",
     "open_to", "people", "keep_path", "url", "until", "created_at",
 }  # fmt: skip
 
@@ -36,6 +36,21 @@ async def test_a_port_is_granted_at_once_and_begun(send: Send, running: Running)
 
 
 @pytest.mark.parametrize(
+    ("reach", "place"),
+    [("network", ("192.0.2.1", 30000)), ("node", ("127.0.0.1", 30000)), ("web", (None, None))],
+)
+async def test_from_where_it_is_reached_is_chosen(
+    send: Send, running: Running, reach: str, place: tuple[str | None, int | None]
+):
+    await running("alice", "box")
+    port = (await add(send, reach=reach)).json()["port"]
+    assert (port["reach"], port["host"], port["host_port"]) == (reach, *place)
+    assert port["url"] == "/apps/box/8888/"
+    (event,) = (await send("GET", "/events?action=port.add", as_="ada")).json()
+    assert (event["detail"]["reach"], event["detail"]["host_port"]) == (reach, place[1])
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"port": 0},
@@ -59,7 +74,11 @@ async def test_a_port_is_granted_at_once_and_begun(send: Send, running: Running)
         {"span": "forever"},
         {"span": "0m"},
         {"span": "8h\0"},
-        {"local": "yes"},
+        {"local": True},
+        {"reach": "everywhere"},
+        {"reach": None},
+        {"reach": "web", "host_port": 30000},
+        {"reach": "web", "protocol": "udp"},
         {"open_to": []},
         {"open_to": ["me", "everyone"]},
         {"open_to": "everyone"},

@@ -32,6 +32,22 @@ def test_a_local_udp_port_says_so(alice: Person) -> None:
     assert alice.hutch("port", "remove", "box", "53/udp").code == 0
 
 
+def test_a_port_for_the_browser_alone_says_so(alice: Person) -> None:
+    alice.hutch("create", "box")
+    ran = alice.hutch("port", "add", "box", "8888", "--web-only", "--for", "8h")
+    assert ran.code == 0, ran
+    assert "Port 8888 of box is open in a browser alone until " in ran.out
+    assert "/apps/box/8888/" in ran.out
+    assert "8888/tcp in a browser alone (tcp-8888) until " in alice.hutch("show", "box").out
+    (port,) = alice.json("port", "list")
+    assert (port["reach"], port["host_port"]) == ("web", None)
+    assert " - " in alice.hutch("port", "list").out
+    both = alice.hutch("port", "add", "box", "80", "--web-only", "--local")
+    assert (both.code, "exclude each other" in both.err) == (2, True)
+    assert alice.hutch("port", "add", "box", "53", "--web-only", "--protocol", "udp").code == 6
+    assert len(alice.json("port", "list")) == 1
+
+
 def test_a_guest_sees_the_ports_of_what_is_shared(alice: Person, bob: Person) -> None:
     alice.hutch("create", "box")
     alice.hutch("port", "add", "box", "8888")

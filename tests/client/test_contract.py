@@ -46,7 +46,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "list_ports": lambda c: c.list_ports("box"),
     "list_all_ports": lambda c: c.list_all_ports(everyone=True),
     "add_port": lambda c: c.add_port(
-        "box", 80, host_port=30000, protocol="tcp", name="n", span="8h", local=True,
+        "box", 80, host_port=30000, protocol="tcp", name="n", span="8h", reach="node",
         open_to=["me"], keep_path=True,
     ),
     "list_apps": lambda c: c.list_apps(),

@@ -10,12 +10,12 @@ from hutch.domain.instances import ContainerRole, Instance, InstanceState
 from hutch.domain.leases import Lease, LeaseState, Notice
 from hutch.domain.operations import ENDED, LIVE, Kind, Operation, OperationState
 from hutch.domain.people import SYSTEM, Actor
-from hutch.domain.ports import PortState, Protocol
+from hutch.domain.ports import PortState, Protocol, Reach
 from hutch.engine.base import Power
 from hutch.engine.plans import plan_all
 from hutch.operations import Runner
 from hutch.operations.base import Done, Procedure, Step, Work
-from hutch.operations.machine import forward_of
+from hutch.operations.machine import forwards_of
 from hutch.operations.registry import PROCEDURES
 from hutch.operations.snapshots import engine_name
 from hutch.services import instances, leases, notices, operations, ports, scheduling, snapshots
@@ -256,7 +256,11 @@ async def _delete_snapshot(context: Context, actor: Actor) -> Operation:
 
 async def with_port(context: Context, actor: Actor, *, stopped: bool = False) -> None:
     await with_instance(context, actor, stopped=stopped)
-    for wish in (ports.Wish(8888), ports.Wish(53, protocol=Protocol.UDP, is_local=True)):
+    for wish in (
+        ports.Wish(8888),
+        ports.Wish(80, reach=Reach.WEB),
+        ports.Wish(53, protocol=Protocol.UDP, reach=Reach.NODE),
+    ):
         await ports.add(context, actor, "box", wish)
         await run(context)
 
@@ -268,7 +272,7 @@ async def _add_port(context: Context, actor: Actor) -> Operation:
 
 async def _add_port_stopped(context: Context, actor: Actor) -> Operation:
     await with_instance(context, actor, stopped=True)
-    return (await ports.add(context, actor, "box", ports.Wish(8888, is_local=True)))[2]
+    return (await ports.add(context, actor, "box", ports.Wish(8888, reach=Reach.NODE)))[2]
 
 
 async def _remove_port(context: Context, actor: Actor) -> Operation:
@@ -531,7 +535,7 @@ async def assert_whole(context: Context) -> None:
         }
         assert seen.devices == plan_all(cards[each] for each in lent)
         assert not lent or instance.state is InstanceState.RUNNING, "a stopped one holds nothing"
-        assert set(seen.forwards) == {forward_of(node, port) for port in leading[instance.id]}
+        assert set(seen.forwards) == set(forwards_of(node, leading[instance.id]))
         assert {port.state for port in leading[instance.id]} == {PortState.OPEN}
         assert {engine_name(each.id) for each in saved[instance.id]} == set(
             await engine.snapshots(row.engine_name)

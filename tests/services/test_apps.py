@@ -6,7 +6,7 @@ import pytest
 
 from hutch.domain.apps import AppName
 from hutch.domain.people import Actor, Scope
-from hutch.domain.ports import LOOPBACK
+from hutch.domain.ports import LOOPBACK, Reach
 from hutch.errors import NotFoundError, UntrustedAppError, WrongStateError
 from hutch.services import apps, events, instances, ports, shares
 from hutch.services.context import Context
@@ -32,6 +32,11 @@ async def opens(context: Context, actor: Actor, ref: str = "box", port: int = 88
     except NotFoundError:
         return False
     return True
+
+
+def elsewhere(lab: Lab) -> str:
+    """The address of the lab's node as that of another machine, with the same engine."""
+    return lab.node.url.replace("file://", "https://192.0.2.1:8443")
 
 
 async def open_to(context: Context, alice: Actor, *whom: str) -> None:
@@ -120,7 +125,7 @@ async def test_it_is_reached_directly_here_and_by_its_forward_elsewhere(
     here = await apps.open_app(context, alice, AppName("box", 8888, ""))
     assert (here.host, here.host_port) == (container.address, 8888)
     async with context.db.write() as session:
-        await nodes.update_node(session, lab.node.id, url="https://192.0.2.1:8443")
+        await nodes.update_node(session, lab.node.id, url=elsewhere(lab))
     there = await apps.open_app(context, alice, AppName("box", 8888, ""))
     assert (there.host, there.host_port) == ("192.0.2.1", context.settings.port_first)
 
@@ -128,12 +133,12 @@ async def test_it_is_reached_directly_here_and_by_its_forward_elsewhere(
 async def test_a_local_port_is_reached_at_loopback_here_and_through_the_engine_elsewhere(
     context: Context, alice: Actor, lab: Lab, box: str
 ) -> None:
-    await ports.add(context, alice, "box", Wish(9999, is_local=True))
+    await ports.add(context, alice, "box", Wish(9999, reach=Reach.NODE))
     await run(context)
     here = await apps.open_app(context, alice, AppName("box", 9999, ""))
     assert (here.host, here.host_port) == (LOOPBACK, context.settings.port_first + 1)
     async with context.db.write() as session:
-        await nodes.update_node(session, lab.node.id, url="https://192.0.2.1:8443")
+        await nodes.update_node(session, lab.node.id, url=elsewhere(lab))
         node = await nodes.get_node(session, lab.node.id)
         container = await containers.current(session, box)
     assert node is not None
@@ -141,6 +146,26 @@ async def test_a_local_port_is_reached_at_loopback_here_and_through_the_engine_e
     there = await apps.open_app(context, alice, AppName("box", 9999, ""))
     assert (there.engine, there.container) == (context.engines.of(node), container.engine_name)
     assert (there.host, there.host_port) == (LOOPBACK, 9999)
+
+
+async def test_one_for_the_browser_alone_is_reached_through_the_engine_everywhere(
+    context: Context, alice: Actor, bob: Actor, lab: Lab, box: str
+) -> None:
+    await ports.add(context, alice, "box", Wish(9999, reach=Reach.WEB))
+    await run(context)
+    async with context.db.read() as session:
+        container = await containers.current(session, box)
+    assert container is not None
+    for url in (lab.node.url, elsewhere(lab)):
+        async with context.db.write() as session:
+            await nodes.update_node(session, lab.node.id, url=url)
+            node = await nodes.get_node(session, lab.node.id)
+        assert node is not None
+        found = await apps.open_app(context, alice, AppName("box", 9999, ""))
+        assert (found.engine, found.container) == (context.engines.of(node), container.engine_name)
+        assert (found.host, found.host_port) == (LOOPBACK, 9999)
+        await apps.still_open(context, found)
+    assert not await opens(context, bob, port=9999)
 
 
 async def test_what_is_open_is_looked_at_again(

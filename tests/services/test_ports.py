@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hutch.domain.operations import OperationState
 from hutch.domain.people import Actor
-from hutch.domain.ports import OpenTo, PortState, Protocol
+from hutch.domain.ports import OpenTo, PortState, Protocol, Reach
 from hutch.engine.base import Forward
 from hutch.errors import (
     BusyError,
@@ -76,7 +76,7 @@ async def test_a_port_leads_from_the_nodes_address_to_the_instance(
 ) -> None:
     port = await opened(context, alice, "box", 8888, name="jupyter")
     first = context.settings.port_first
-    assert (port.host_port, port.name, port.is_local) == (first, "jupyter", False)
+    assert (port.host_port, port.name, port.reach) == (first, "jupyter", Reach.NETWORK)
     [forward] = await leading(context, box)
     assert forward == Forward(f"port-{port.id}", ADDRESS, first, 8888, "tcp")
     _, [listed] = await ports.list_all(context, alice, "box")
@@ -87,9 +87,43 @@ async def test_a_port_leads_from_the_nodes_address_to_the_instance(
 async def test_a_local_port_leads_from_the_nodes_loopback(
     context: Context, alice: Actor, box: str
 ) -> None:
-    await opened(context, alice, "box", 8888, is_local=True)
+    await opened(context, alice, "box", 8888, reach=Reach.NODE)
     [forward] = await leading(context, box)
     assert forward.listen_address == "127.0.0.1"
+
+
+async def test_ports_for_the_browser_alone_take_no_number_and_lead_from_nowhere(
+    context: Context, alice: Actor, bob: Actor, box: str
+) -> None:
+    few = with_settings(context, port_last=context.settings.port_first)
+    first, second = (await opened(few, alice, "box", each, reach=Reach.WEB) for each in (80, 81))
+    taker = await opened(few, alice, "box", 8888)
+    assert (first.host_port, second.host_port) == (None, None)
+    [forward] = await leading(context, box)
+    assert forward.name == f"port-{taker.id}"
+    _, listed = await ports.list_all(context, alice, "box")
+    assert [(each.target_port, each.state) for each in listed] == [
+        (8888, PortState.OPEN), (80, PortState.OPEN), (81, PortState.OPEN),
+    ]  # fmt: skip
+    await instances.restart(context, alice, "box")
+    await run(context)
+    assert [each.target_port for each in await leading(context, box)] == [8888]
+    with pytest.raises(ConflictError, match="leads to tcp port 80 of box already"):
+        await ports.add(context, alice, "box", Wish(80))
+    await ports.remove(context, alice, "box", "80")
+    await run(context)
+    _, listed = await ports.list_all(context, alice, "box")
+    assert [each.target_port for each in listed] == [8888, 81]
+    await assert_whole(context)
+
+
+@pytest.mark.parametrize("wish", [{"protocol": Protocol.UDP}, {"host_port": 30000}])
+async def test_a_port_for_the_browser_alone_is_tcp_and_has_no_host_port(
+    context: Context, alice: Actor, box: str, wish: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError, match="for the browser alone"):
+        await ports.add(context, alice, "box", Wish(80, reach=Reach.WEB, **wish))
+    assert (await ports.list_all(context, alice, "box"))[1] == []
 
 
 async def test_tcp_and_udp_have_numbers_of_their_own(
@@ -127,7 +161,7 @@ async def test_a_port_is_kept(
     context: Context, alice: Actor, ada: Actor, box: str, change: str
 ) -> None:
     port = await opened(context, alice, "box", 8888)
-    local = await opened(context, alice, "box", 9999, is_local=True)
+    local = await opened(context, alice, "box", 9999, reach=Reach.NODE)
     address = ADDRESS
     match change:
         case "restart":

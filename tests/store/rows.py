@@ -11,6 +11,7 @@ from hutch.domain.limits import Holding, Limits
 from hutch.domain.nodes import Capacity, EngineKind, Node, NodeState
 from hutch.domain.operations import Operation, OperationState
 from hutch.domain.people import Role, SshKey, User
+from hutch.domain.ports import OpenTo, Port, PortState, Protocol, Reach
 from hutch.domain.sizes import GiB
 from hutch.domain.snapshots import Snapshot, SnapshotKind, SnapshotState
 from hutch.store import containers, images, instances, nodes, operations, ports, users
@@ -164,3 +165,23 @@ async def add_operation(session: Session, target: str = "instance:1", **changes:
     made = operation(target, **changes)
     await operations.add_operation(session, made)
     return made
+
+
+def port(instance_id: str, host_port: int | None, reach: Reach = Reach.NETWORK) -> Port:
+    """A port that is open to certain people; its target follows from its reach."""
+    target = 8000 + list(Reach).index(reach)
+    return Port(
+        id=new_id(),
+        instance_id=instance_id,
+        name=f"tcp-{target}",
+        protocol=Protocol.TCP,
+        host_port=host_port,
+        target_port=target,
+        state=PortState.OPEN,
+        reach=reach,
+        open_to=OpenTo.PEOPLE,
+        people=(),
+        keeps_path=False,
+        until=None,
+        created_at=NOW,
+    )

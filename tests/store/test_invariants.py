@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from hutch.domain.ids import new_id
 from hutch.domain.instances import ContainerRole
 from hutch.domain.operations import ENDED, LIVE, OperationState
+from hutch.domain.ports import Reach
 from hutch.store import tables
 from hutch.store.db import Database, Session, violated
 from tests.store import rows
@@ -38,10 +39,13 @@ async def _refused(database: Database, statement: Any) -> str:
     return violated(caught.value)
 
 
-def _port(instance_id: str, host_port: int, name: str = "ssh", protocol: str = "tcp") -> Any:
+def _port(
+    instance_id: str, host_port: int | None, name: str = "ssh", protocol: str = "tcp",
+    reach: Reach = Reach.NETWORK,
+) -> Any:  # fmt: skip
     return insert(tables.ports).values(
         id=new_id(), instance_id=instance_id, name=name, protocol=protocol,
-        host_port=host_port, target_port=22,
+        host_port=host_port, target_port=22, reach=reach.value,
     )  # fmt: skip
 
 
@@ -62,6 +66,17 @@ async def test_one_host_port_leads_to_a_port_of_an_instance(
         await session.execute(_port(made["first"], 22000))
         await session.execute(_port(made["second"], 22001))
     assert "ports" in await _refused(database, _port(made["first"], 22002, name="again"))
+
+
+async def test_what_is_reached_in_a_browser_alone_has_no_host_port_and_all_else_has_one(
+    database: Database, made: dict[str, Any]
+) -> None:
+    async with database.write() as session:
+        await session.execute(_port(made["first"], None, reach=Reach.WEB))
+        await session.execute(_port(made["second"], None, reach=Reach.WEB))
+    for host_port, reach in ((None, Reach.NETWORK), (None, Reach.NODE), (22000, Reach.WEB)):
+        broken = await _refused(database, _port(made["third"], host_port, reach=reach))
+        assert "host_port" in broken
 
 
 async def test_an_instance_is_shared_once_with_a_person(

@@ -13,9 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
+from hutch.domain.ports import Reach
 from hutch.errors import ConfigurationError, DatabaseUnavailableError
 from hutch.services.vault import new_password
-from hutch.store import migrate, users
+from hutch.store import migrate, ports, users
 from hutch.store.db import Database
 from hutch.store.tables import metadata
 from tests.store import rows
@@ -38,6 +39,14 @@ def _execute(url: str, statement: str) -> None:
     with engine.begin() as connection:
         connection.execute(text(statement))
     engine.dispose()
+
+
+def _all(url: str, query: str) -> list[tuple[object, ...]]:
+    engine = _engine(url)
+    with engine.connect() as connection:
+        found = [tuple(row) for row in connection.execute(text(query))]
+    engine.dispose()
+    return found
 
 
 def _differences(url: str) -> list[object]:
@@ -139,6 +148,33 @@ async def test_rows_survive_a_change_of_their_table_and_its_undoing(
         assert await users.find_user(session, owner.name, rows.QUOTA) == owner
         assert (await users.held(session, owner.id)).instances == 1
     await database.close()
+
+
+async def test_ports_are_kept_when_those_for_the_browser_alone_come_and_go(
+    database_url: str,
+) -> None:
+    database = Database(database_url)
+    async with database.write() as session:
+        owner, guest = await rows.add_user(session), await rows.add_user(session, "guest")
+        node, image = await rows.add_node(session), await rows.add_image(session)
+        instance_id = await rows.add_instance(session, owner, node, image)
+        for host_port, reach in ((30000, Reach.NETWORK), (30001, Reach.NODE), (None, Reach.WEB)):
+            port = rows.port(instance_id, host_port, reach)
+            await ports.add_port(session, port)
+            await ports.set_people(session, port.id, [guest.id])
+        before = await ports.list_ports(session, instance_id)
+    await database.close()
+    migrate.downgrade(database_url, "0005")
+    assert _all(database_url, "SELECT host_port, is_local FROM ports ORDER BY host_port") == [
+        (22000, False), (30000, False), (30001, True),
+    ]  # fmt: skip
+    migrate.upgrade(database_url)
+    database = Database(database_url)
+    async with database.read() as session:
+        after = await ports.list_ports(session, instance_id)
+    await database.close()
+    assert after == [port for port in before if port.reach is not Reach.WEB]
+    assert after[1].people == ("guest",)
 
 
 def test_a_migration_that_fails_half_way_changes_nothing(

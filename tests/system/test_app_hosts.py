@@ -37,7 +37,7 @@ async def hosts(
         alice = await site.person("alice", key=False)
         await serving(alice, "box", "8001 127.0.0.1", "8002 127.0.0.1")
         for each in ("8001", "8002"):
-            await alice.ok("port", "add", "box", each, "--local")
+            await alice.ok("port", "add", "box", each, "--web-only")
         told = json.loads((await alice.ok("app", "list", "--json")).out)
         assert {each["url"] for each in told} == {
             f"http://{each}-box.{DOMAIN}:{site.port}/" for each in (8001, 8002)

@@ -66,10 +66,11 @@ async def serving(person: Person, name: str, *listening: str) -> None:
 
 @pytest_asyncio.fixture(scope="module")
 async def box(alice: Person) -> str:
-    """A machine of alice's with an app at every address and one at loopback alone."""
-    await serving(alice, "box", "8000", "8001 127.0.0.1")
+    """A machine of alice's with an app at every address, and two at loopback alone."""
+    await serving(alice, "box", "8000", "8001 127.0.0.1", "8002 127.0.0.1")
     await alice.ok("port", "add", "box", "8000")
     await alice.ok("port", "add", "box", "8001", "--local")
+    await alice.ok("port", "add", "box", "8002", "--web-only")
     return "box"
 
 
@@ -87,7 +88,7 @@ async def answers(client: httpx.AsyncClient, path: str) -> httpx.Response:
     return got
 
 
-@pytest.mark.parametrize("port", [8000, 8001])
+@pytest.mark.parametrize("port", [8000, 8001, 8002])
 async def test_an_app_is_opened_behind_a_sign_in(
     site: Site, mine: httpx.AsyncClient, box: str, port: int
 ) -> None:
@@ -97,9 +98,10 @@ async def test_an_app_is_opened_behind_a_sign_in(
         assert (await stranger.get(f"/apps/{box}/{port}/hello")).status_code == 401
 
 
-async def test_a_websocket_passes(site: Site, mine: httpx.AsyncClient, box: str) -> None:
+@pytest.mark.parametrize("port", [8001, 8002])
+async def test_a_websocket_passes(site: Site, mine: httpx.AsyncClient, box: str, port: int) -> None:
     cookie = "; ".join(f"{name}={value}" for name, value in mine.cookies.items())
-    url = f"{site.url.replace('http', 'ws')}/apps/{box}/8001/"
+    url = f"{site.url.replace('http', 'ws')}/apps/{box}/{port}/"
     async with connect(
         url, origin=site.url, additional_headers={"Cookie": cookie}, compression=None
     ) as socket:
@@ -117,11 +119,12 @@ def resident(site: Site) -> int:
     raise AssertionError
 
 
+@pytest.mark.parametrize("port", [8000, 8002])
 async def test_a_gigabyte_passes_both_ways_without_being_held(
-    site: Site, mine: httpx.AsyncClient, box: str
+    site: Site, mine: httpx.AsyncClient, box: str, port: int
 ) -> None:
     before, most, size = resident(site), 0, 0
-    async with mine.stream("GET", f"/apps/{box}/8000/bytes/{GiB}") as got:
+    async with mine.stream("GET", f"/apps/{box}/{port}/bytes/{GiB}") as got:
         assert got.status_code == 200
         async for piece in got.aiter_raw():
             size += len(piece)
@@ -138,7 +141,7 @@ async def test_a_gigabyte_passes_both_ways_without_being_held(
             yield piece
 
     headers = {"Content-Length": str(GiB)}
-    sent = await mine.put(f"/apps/{box}/8000/", content=body(), headers=headers)
+    sent = await mine.put(f"/apps/{box}/{port}/", content=body(), headers=headers)
     assert sent.text == digest.hexdigest()
     assert most - before < 64 * 1024**2
 
@@ -192,13 +195,24 @@ async def test_another_instance_reaches_the_app_in_no_way(
         ran = await bob.hutch("exec", "theirs", "--", "python3", "-c", probe)
         assert ran.code != 0, address
     local = [each for each in json.loads((await alice.ok("port", "list", "--json")).out)
-             if each["local"]]  # fmt: skip
+             if each["reach"] == "node"]  # fmt: skip
     for gateway in (str(site.incus.subnet[1]), "127.0.0.1"):
         probe = (
             f"import socket; socket.create_connection(({gateway!r}, {local[0]['host_port']}), 3)"
         )
         assert (await bob.hutch("exec", "theirs", "--", "python3", "-c", probe)).code != 0
     await bob.ok("delete", "theirs", "--yes")
+
+
+async def test_nothing_listens_for_one_that_is_web_only(
+    site: Site, mine: httpx.AsyncClient, box: str
+) -> None:
+    (ours,) = [each for each in await site.incus_list() if _has(each, "8001")]
+    assert not _has(ours, "8002")
+    # Nor do connections that pass leave anything that does.
+    assert (await answers(mine, f"/apps/{box}/8002/hello")).status_code == 200
+    (again,) = [each for each in await site.incus_list() if _has(each, "8001")]
+    assert again["devices"] == ours["devices"]
 
 
 def _has(container: dict[str, dict[str, dict[str, str]]], port: str) -> bool:

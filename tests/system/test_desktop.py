@@ -213,7 +213,7 @@ async def test_a_vnc_viewer_gets_in_once_with_its_password(alice: Person, box: s
     told = (await alice.ok("desktop", "box", "--vnc", "--json")).json()
     place, password = told["vnc"], told["password"]
     assert re.fullmatch(r"[a-zA-Z2-9]{8}", password)
-    assert (told["port"]["local"], told["port"]["until"] is None) == (False, False)
+    assert (told["port"]["reach"], told["port"]["until"] is None) == ("network", False)
     assert await asyncio.to_thread(vnc_result, place, "wrong") != 0
     assert await asyncio.to_thread(vnc_result, place, password) == 0
     async with asyncio.timeout(SOON):

@@ -61,7 +61,7 @@ async def start_lab(site: Site, person: Person, folder: Path) -> None:
     await inside("tar", "-C", "/opt", "-xf", "-", stdin=packed)
     await inside("sh", "-c", "cat >/etc/systemd/system/lab.service", stdin=_UNIT.encode())
     await inside("systemctl", "start", "lab.service")
-    await person.ok("port", "add", "box", "8888", "--local", "--keep-path", "--name", "jupyter")
+    await person.ok("port", "add", "box", "8888", "--web-only", "--keep-path", "--name", "jupyter")
 
 
 def run_a_cell(url: str, password: str, picture: Path) -> tuple[str, list[str]]:

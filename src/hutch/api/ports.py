@@ -16,7 +16,7 @@ from hutch.api.operations import Begun, Operation, begun
 from hutch.domain.instances import Instance
 from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
-from hutch.domain.ports import LOOPBACK, OpenTo, PortState, Protocol
+from hutch.domain.ports import LOOPBACK, OpenTo, PortState, Protocol, Reach
 from hutch.domain.ports import Port as Entity
 from hutch.errors import InvalidInputError
 from hutch.services import apps, ports
@@ -30,6 +30,10 @@ _OF_INSTANCE = "/instances/{instance}/ports"
 # `53/udp` is a way to name one.
 _OF_PORT = _OF_INSTANCE + "/{port:path}"
 
+_REACH = (
+    "`network`: everyone who reaches the node does. `node`: programs of the node itself do. "
+    "`web`: nothing does but hutch, which lets people in by their sign-in."
+)
 _EXAMPLE: JsonDict = {
     "id": "1f2e3d4c5b6a7980",
     "instance": "box",
@@ -39,7 +43,7 @@ _EXAMPLE: JsonDict = {
     "port": 8888,
     "host": "192.0.2.1",
     "host_port": 30000,
-    "local": False,
+    "reach": "network",
     "state": "open",
     "open_to": "people",
     "people": ["bob"],
@@ -51,7 +55,7 @@ _EXAMPLE: JsonDict = {
 
 
 class Port(TypedDict):
-    """A host port of the node, and the port of an instance that it leads to."""
+    """What leads to a port of an instance."""
 
     __pydantic_config__ = ConfigDict(  # pyright: ignore[reportGeneralTypeIssues]
         json_schema_extra={"example": _EXAMPLE}
@@ -62,9 +66,9 @@ class Port(TypedDict):
     name: str
     protocol: Protocol
     port: Annotated[int, Field(description="The instance's.")]
-    host: Annotated[str, Field(description="Where the node listens.")]
-    host_port: int
-    local: Annotated[bool, Field(description="Only programs of the node itself reach it.")]
+    reach: Annotated[Reach, Field(description=_REACH)]
+    host: Annotated[str | None, Field(description="Where the node listens; None for `web`.")]
+    host_port: int | None
     state: PortState
     open_to: Annotated[OpenTo, Field(description="In a browser, besides owner and guests.")]
     people: list[str]
@@ -90,7 +94,7 @@ class NewPort(Body):
     protocol: Name = Field("tcp", description="tcp or udp.")
     name: Name | None = None
     span: Text | None = Field(None, max_length=64, description="How long it is open, such as 8h.")
-    local: bool = Field(False, description="Only programs of the node itself reach it.")
+    reach: Reach = Field(Reach.NETWORK, strict=False, description=_REACH)
     open_to: list[Name] = Field(
         default_factory=lambda: ["me"],
         min_length=1,
@@ -118,9 +122,9 @@ def as_json(context: Context, actor: Actor, instance: Instance, port: Entity) ->
         "name": port.name,
         "protocol": port.protocol,
         "port": port.target_port,
-        "host": LOOPBACK if port.is_local else instance.ssh_host,
+        "reach": port.reach,
+        "host": None if port.reach is Reach.WEB else _host(instance, port),
         "host_port": port.host_port,
-        "local": port.is_local,
         "state": port.state,
         "open_to": port.open_to,
         "people": list(port.people),
@@ -129,6 +133,10 @@ def as_json(context: Context, actor: Actor, instance: Instance, port: Entity) ->
         "until": port.until,
         "created_at": port.created_at,
     }
+
+
+def _host(instance: Instance, port: Entity) -> str:
+    return LOOPBACK if port.reach is Reach.NODE else instance.ssh_host
 
 
 @router.get("/ports", response_model=list[Port], summary="List the ports of all your instances")
@@ -164,7 +172,7 @@ async def create(context: ContextDep, actor: Writer, instance: str, body: NewPor
         protocol=Protocol(body.protocol),
         name=body.name,
         span=body.span,
-        is_local=body.local,
+        reach=body.reach,
         open_to=body.open_to,
         keeps_path=body.keep_path,
     )

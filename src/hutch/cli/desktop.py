@@ -82,6 +82,6 @@ def _port(terminal: Terminal, client: Client, ref: str, name: str, number: int) 
     if number == VNC:
         begun = client.add_port(ref, VNC, name="vnc", span=VNC_LASTS)
     else:
-        begun = client.add_port(ref, PORT, name="desktop", local=True)
+        begun = client.add_port(ref, PORT, name="desktop", reach="web")
     finish(terminal, client, begun["operation"], messages.ADDING_DESKTOP.format(name=name))
     return {**begun["port"], "state": "open"}

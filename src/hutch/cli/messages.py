@@ -115,11 +115,16 @@ SHARED_WITH_TO_LOOK = "{person}, to look{until}"
 # Ports
 
 ADDING_PORT = "Leading a port to {port} of {name}"
-PORT_ADDED = "{place} leads to port {port} of {name}{until}."
-LOCAL_PORT_ADDED = "{place} on its node alone leads to port {port} of {name}{until}."
+PORT_ADDED = {
+    "network": "{place} leads to port {port} of {name}{until}.",
+    "node": "{place} on its node alone leads to port {port} of {name}{until}.",
+    "web": "Port {port} of {name} is open in a browser alone{until}.",
+}
+ONE_REACH = "--local and --web-only exclude each other: a web-only port listens nowhere."
 LEADING = "{port}/{protocol} at {host}:{host_port} ({name}){ends}"
+LEADING_WEB = "{port}/{protocol} in a browser alone ({name}){ends}"
 IN_BROWSER = "In a browser, behind a sign-in: {url}"
-NO_APP = "There is no app that you may open. Make one: hutch port add NAME 8888 --local"
+NO_APP = "There is no app that you may open. Make one: hutch port add NAME 8888 --web-only"
 DESKTOP_AT = "The desktop, in a browser, behind a sign-in: {url}"
 VNC_AT = "For a VNC viewer: {place}, password {password}. It lets in once, within ten minutes."
 NO_VNC = "{name} did not start a VNC server."
@@ -340,10 +345,10 @@ HELP = {
         "Show where the desktop of an instance is, to be opened in a browser. It starts when it is"
         " opened, and ends when nobody has had it open for eight hours."
     ),
-    "port": "Lead ports of the node to ports of an instance.",
+    "port": "Open ports of an instance: by a port of the node, or in a browser alone.",
     "port add": (
-        "Lead a host port to a port of an instance. It is kept over restarts, rebuilds and"
-        " restores, until it is removed."
+        "Open a port of an instance: lead a port of the node to it, or, with --web-only, hutch's"
+        " sign-in alone. It is kept over restarts, rebuilds and restores, until it is removed."
     ),
     "port list": "List the ports that lead to your instances, but for those of SSH.",
     "port set": "Change who may open a port in a browser, or until when it leads there.",
@@ -434,6 +439,7 @@ HOST_PORT = "The port of the node. hutch gives you one, if left out."
 PROTOCOL = "tcp, if left out."
 PORT_NAME = "What to call it."
 LOCAL_PORT = "Only programs of the node itself reach it, hutch among them."
+WEB_ONLY_PORT = "It is opened in a browser, behind hutch's sign-in, and takes no port of the node."
 VNC = "For a VNC viewer instead: a port of the node for 8 hours, and a password that lets in once."
 KEEP_PATH = "In a browser, what listens there is told the whole path: for what has a base URL."
 OPEN_TO = "Who may open it in a browser: me, everyone, or names with commas between. me at first."

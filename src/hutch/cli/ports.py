@@ -49,12 +49,15 @@ def add(
     ] = None,
     span: Span = None,
     local: Annotated[bool, typer.Option("--local", help=messages.LOCAL_PORT)] = False,
+    web_only: Annotated[bool, typer.Option("--web-only", help=messages.WEB_ONLY_PORT)] = False,
     open_to: OpenTo = None,
     keep_path: Annotated[bool, typer.Option("--keep-path", help=messages.KEEP_PATH)] = False,
     no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
     terminal = Terminal(as_json=as_json)
+    if local and web_only:
+        raise exits.UsageError(messages.ONE_REACH)
     with connect() as client:
         begun = client.add_port(
             resolve(client, name),
@@ -63,7 +66,7 @@ def add(
             protocol=protocol,
             name=called,
             span=span,
-            local=local,
+            reach="node" if local else "web" if web_only else None,
             open_to=_people(open_to),
             keep_path=keep_path,
         )
@@ -85,7 +88,7 @@ def _people(open_to: str | None) -> list[str] | None:
 
 
 def _tell(terminal: Terminal, name: str, port: Port, address: str) -> None:
-    text = messages.LOCAL_PORT_ADDED if port["local"] else messages.PORT_ADDED
+    text = messages.PORT_ADDED[port["reach"]]
     until = wording.until(port["until"])
     shown = text.format(name=name, place=_place(port), port=port["port"], until=until)
     terminal.say(shown, "green")
@@ -94,7 +97,7 @@ def _tell(terminal: Terminal, name: str, port: Port, address: str) -> None:
 
 
 def _place(port: Port) -> str:
-    return f"{port['host']}:{port['host_port']}"
+    return "-" if port["host_port"] is None else f"{port['host']}:{port['host_port']}"
 
 
 def list_all(

@@ -34,7 +34,8 @@ def until(at: str | None) -> str:
 
 def port(found: answers.Port) -> str:
     """A port that leads to an instance: `8888/tcp at 192.0.2.1:30000 (jupyter)`."""
-    return messages.LEADING.format(**found, ends=until(found["until"]))
+    text = messages.LEADING_WEB if found["reach"] == "web" else messages.LEADING
+    return text.format(**found, ends=until(found["until"]))
 
 
 def used_of(used: int, allowed: int, *, is_size: bool) -> str:

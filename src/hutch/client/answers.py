@@ -138,9 +138,11 @@ class Port(TypedDict):
     protocol: str
     port: int
     """The instance's."""
-    host: str
-    host_port: int
-    local: bool
+    reach: str
+    """`network`, `node` or `web`."""
+    host: str | None
+    host_port: int | None
+    """Both None for `web`: nothing listens for it."""
     state: str
     open_to: str
     people: list[str]

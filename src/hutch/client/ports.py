@@ -28,7 +28,7 @@ class Ports(Asking):
         protocol: str | None = None,
         name: str | None = None,
         span: str | None = None,
-        local: bool = False,
+        reach: str | None = None,
         open_to: list[str] | None = None,
         keep_path: bool = False,
     ) -> answers.PortBegun:
@@ -36,7 +36,7 @@ class Ports(Asking):
             "POST",
             f"{paths.instance(ref)}/ports",
             {"port": port, "host_port": host_port, "protocol": protocol, "name": name,
-             "span": span, "local": local, "open_to": open_to, "keep_path": keep_path},
+             "span": span, "reach": reach, "open_to": open_to, "keep_path": keep_path},
         )  # fmt: skip
 
     def configure_port(

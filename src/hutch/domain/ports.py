@@ -23,6 +23,17 @@ class PortState(StrEnum):
     CLOSING = "closing"
 
 
+class Reach(StrEnum):
+    """From where a port is reached."""
+
+    NETWORK = "network"
+    """At the node's address: by everyone who reaches the node."""
+    NODE = "node"
+    """At the node's loopback: by programs of the node itself."""
+    WEB = "web"
+    """Nowhere. It is an app in a browser, behind hutch's sign-in, and nothing listens for it."""
+
+
 class OpenTo(StrEnum):
     """Who may open a port in a browser, besides the owner and those who may log in."""
 
@@ -36,19 +47,18 @@ class OpenTo(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A host port of a node that leads to a port of an instance."""
+    """What leads to a port of an instance: a host port of its node, or hutch's sign-in alone."""
 
     id: str
     instance_id: str
     name: str
     """Unique within the instance."""
     protocol: Protocol
-    host_port: int
-    """Unique over all nodes, for each protocol."""
+    host_port: int | None
+    """Unique over all nodes, for each protocol. None for one that is reached in a browser alone."""
     target_port: int
     state: PortState
-    is_local: bool
-    """Only the node's own programs reach it."""
+    reach: Reach
     open_to: OpenTo
     people: tuple[str, ...]
     """The names of whom it is open to."""

@@ -1,6 +1,7 @@
 """What the steps of several operations on an instance share."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from hutch.domain.instances import Container, ContainerRole, Instance, InstanceS
 from hutch.domain.leases import EndReason
 from hutch.domain.nodes import Node
 from hutch.domain.people import SYSTEM, SshKey
-from hutch.domain.ports import LOOPBACK, Port, PortState
+from hutch.domain.ports import LOOPBACK, Port, PortState, Reach
 from hutch.engine.base import ContainerSpec, Engine, Forward, Observed
 from hutch.errors import EngineNotFoundError, NotFoundError
 from hutch.operations import drivers
@@ -59,14 +60,21 @@ def forward_name(port_id: str) -> str:
     return f"port-{port_id}"
 
 
-def forward_of(node: Node, port: Port) -> Forward:
-    """A port of an instance in the engine's words."""
-    return Forward(
-        name=SSH_FORWARD if port.name == instances.SSH else forward_name(port.id),
-        listen_address=LOOPBACK if port.is_local else node.address,
-        listen_port=port.host_port,
-        target_port=port.target_port,
-        protocol=port.protocol.value,
+def forwards_of(node: Node, leading: Iterable[Port]) -> tuple[Forward, ...]:
+    """The forwards that lead to an instance, in the engine's words.
+
+    There is none for a port that is reached in a browser alone.
+    """
+    return tuple(
+        Forward(
+            name=SSH_FORWARD if port.name == instances.SSH else forward_name(port.id),
+            listen_address=LOOPBACK if port.reach is Reach.NODE else node.address,
+            listen_port=port.host_port,
+            target_port=port.target_port,
+            protocol=port.protocol.value,
+        )
+        for port in leading
+        if port.state is not PortState.CLOSING and port.host_port is not None
     )
 
 
@@ -81,18 +89,17 @@ async def load(work: Work, role: ContainerRole = ContainerRole.CURRENT) -> Machi
         container = await containers.of_role(session, instance_id, role)
         node = await nodes.get_node(session, instance.node_id)
         owner = await users.get_user(session, instance.owner_id, context.settings.default_quota)
-        forwarded = await ports.list_ports(session, instance_id)
+        leading = await ports.list_ports(session, instance_id)
         opening = await keys.keys_into(session, instance_id, context.now())
     if node is None or owner is None:
         raise LookupError(f"instance {instance_id} lost its node or owner")
-    ssh = next(port for port in forwarded if port.name == instances.SSH)
-    kept = [port for port in forwarded if port.state is not PortState.CLOSING]
+    forwards = forwards_of(node, leading)
     return Machine(
         instance=instance,
         container=container,
         engine=context.engines.of(node),
-        forward=forward_of(node, ssh),
-        forwards=tuple(forward_of(node, port) for port in kept),
+        forward=next(each for each in forwards if each.name == SSH_FORWARD),
+        forwards=forwards,
         keys=opening,
         keys_version=owner.keys_version + instance.guests_version,
         has_nvidia_driver=node.has_nvidia_driver,

@@ -8,7 +8,7 @@ An instance on which an operation works is left alone, here and below: the opera
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -17,9 +17,9 @@ from hutch.domain.instances import ContainerRole, Drift, Instance, InstanceState
 from hutch.domain.nodes import Node
 from hutch.domain.operations import Operation
 from hutch.domain.people import SYSTEM
-from hutch.domain.ports import Port, PortState
-from hutch.engine.base import Engine, Forward, Observed, Power
-from hutch.operations.machine import forward_of
+from hutch.domain.ports import Port
+from hutch.engine.base import Engine, Observed, Power
+from hutch.operations.machine import forwards_of
 from hutch.reconcilers.drift import AT_REST, Verdict, judge
 from hutch.reconcilers.reach import answer, each_node
 from hutch.reconcilers.restarts import Restarts
@@ -47,11 +47,6 @@ class _Found:
     """By the instance's id."""
     live: set[str]
     """The targets that operations work on."""
-
-
-def forwards_of(node: Node, ports: Sequence[Port]) -> list[Forward]:
-    """The forwards that lead to an instance, just as the operations make them."""
-    return [forward_of(node, port) for port in ports if port.state is not PortState.CLOSING]
 
 
 class Instances:

@@ -7,7 +7,7 @@ from hutch.domain.instances import Instance, InstanceState
 from hutch.domain.nodes import Node
 from hutch.domain.people import Actor, Scope
 from hutch.domain.permissions import Action, can
-from hutch.domain.ports import LOOPBACK, OpenTo, Port, PortState, Protocol
+from hutch.domain.ports import LOOPBACK, OpenTo, Port, PortState, Protocol, Reach
 from hutch.domain.shares import Share
 from hutch.engine.base import Engine
 from hutch.errors import NotFoundError, UntrustedAppError, WrongStateError
@@ -60,14 +60,13 @@ async def open_app(
         container = await containers.current(session, instance.id)
     if node is None or container is None:
         raise NotFoundError("app", f"{name.ref}/{name.port}")
-    is_here = node.url.startswith(("unix:", "file:"))
-    if port.is_local and not is_here:
+    place = _place(node, container.address, port)
+    if place is None:
         engine = context.engines.of(node)
         return Opening(
             actor, instance, port, LOOPBACK, port.target_port, engine, container.engine_name
         )
-    host, host_port = _place(node, container.address, port, is_here=is_here)
-    return Opening(actor, instance, port, host, host_port)
+    return Opening(actor, instance, port, *place)
 
 
 async def _find(session: Session, actor: Actor, name: AppName) -> tuple[Instance, Port]:
@@ -101,9 +100,15 @@ async def _is_trusted(session: Session, actor: Actor, instance: Instance) -> boo
     )
 
 
-def _place(node: Node, address: str, port: Port, *, is_here: bool) -> tuple[str, int]:
-    """Where a port is reached from here: directly on this machine, by its forward elsewhere."""
-    if port.is_local:
+def _place(node: Node, address: str, port: Port) -> tuple[str, int] | None:
+    """Where a port is reached from here: directly on this machine, by its forward elsewhere.
+
+    None when nothing listens for it, or only where another machine alone gets.
+    """
+    is_here = node.url.startswith(("unix:", "file:"))
+    if port.host_port is None or (port.reach is Reach.NODE and not is_here):
+        return None
+    if port.reach is Reach.NODE:
         return LOOPBACK, port.host_port
     return (address, port.target_port) if is_here else (node.address, port.host_port)
 

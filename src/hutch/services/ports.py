@@ -1,4 +1,4 @@
-"""Ports: host ports of a node that people lead to ports of their instances."""
+"""Ports: what people lead to ports of their instances."""
 
 import re
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from hutch.domain.ports import (
     Port,
     PortState,
     Protocol,
+    Reach,
     check_target,
     claim_port,
     pick_port,
@@ -54,7 +55,7 @@ class Wish:
     name: str | None = None
     span: str | None = None
     """How long it is to be open, such as `8h`."""
-    is_local: bool = False
+    reach: Reach = Reach.NETWORK
     open_to: Sequence[str] = (_ME,)
     """`me`, `everyone`, or people's names."""
     keeps_path: bool = False
@@ -64,8 +65,9 @@ class Wish:
 async def add(
     context: Context, actor: Actor, ref: str, wish: Wish
 ) -> tuple[Instance, Port, Operation]:
-    """Grant a host port, and begin to lead it to an instance."""
+    """Grant a port, and begin to lead it to an instance."""
     check_target(wish.target_port)
+    _check_reach(wish)
     until = None if wish.span is None else context.now() + parse_duration(wish.span)
     async with context.db.write() as session:
         instance = await find_instance(session, actor, Action.PORT_WRITE, ref)
@@ -85,7 +87,7 @@ async def add(
             host_port=await _host_port(session, context, instance, wish),
             target_port=wish.target_port,
             state=PortState.OPENING,
-            is_local=wish.is_local,
+            reach=wish.reach,
             open_to=_open_to(wish.open_to),
             people=(),
             keeps_path=wish.keeps_path,
@@ -97,6 +99,21 @@ async def add(
         operation = await _begin(session, context, actor, instance, port, Kind.PORT_ADD)
     context.hints.work.set()
     return instance, port, operation
+
+
+def _check_reach(wish: Wish) -> None:
+    """Raises InvalidInputError for what a browser could not open."""
+    if wish.reach is not Reach.WEB:
+        return
+    if wish.protocol is not Protocol.TCP:
+        raise InvalidInputError(
+            "A port for the browser alone is a TCP port.", hint="Leave the protocol out."
+        )
+    if wish.host_port is not None:
+        raise InvalidInputError(
+            "A port for the browser alone has no port of the node.",
+            hint="Leave the host port out, or ask for a local one.",
+        )
 
 
 async def _check_quota(session: Session, context: Context, instance: Instance) -> None:
@@ -114,9 +131,10 @@ async def _free_name(session: Session, instance: Instance, wish: Wish) -> str:
     known = await ports.list_ports(session, instance.id)
     for each in known:
         if (each.protocol, each.target_port) == (wish.protocol, wish.target_port):
+            what = "A port" if each.host_port is None else f"Host port {each.host_port}"
             raise ConflictError(
-                f"Host port {each.host_port} leads to {wish.protocol} port {wish.target_port} of "
-                f"{instance.name} already.",
+                f"{what} leads to {wish.protocol} port {wish.target_port} of {instance.name} "
+                "already.",
                 hint=f"It is called {each.name}: `hutch port list` shows it.",
                 port=each.host_port,
             )
@@ -133,7 +151,11 @@ async def _free_name(session: Session, instance: Instance, wish: Wish) -> str:
     )
 
 
-async def _host_port(session: Session, context: Context, instance: Instance, wish: Wish) -> int:
+async def _host_port(
+    session: Session, context: Context, instance: Instance, wish: Wish
+) -> int | None:
+    if wish.reach is Reach.WEB:
+        return None
     node = await nodes.get_node(session, instance.node_id)
     if node is None:
         raise NotFoundError("node", instance.node_name)
@@ -204,7 +226,7 @@ async def configure(
 
 
 async def remove(context: Context, actor: Actor, ref: str, which: str) -> Operation:
-    """Begin to take a host port away; its number is free when nothing leads there any more."""
+    """Begin to take a port away; a host port is free when nothing leads there any more."""
     async with context.db.write() as session:
         instance = await find_instance(session, actor, Action.PORT_WRITE, ref)
         port = await _find(session, instance, which)
@@ -334,6 +356,6 @@ async def _record(
         result="ok" if operation is None else "requested",
         operation=operation and operation.id,
         port=port.target_port, protocol=port.protocol.value, host_port=port.host_port,
-        local=port.is_local, open_to=port.open_to.value, people=list(port.people),
+        reach=port.reach.value, open_to=port.open_to.value, people=list(port.people),
         keeps_path=port.keeps_path, until=port.until and port.until.isoformat(),
     )  # fmt: skip

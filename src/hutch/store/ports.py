@@ -1,4 +1,4 @@
-"""Host ports that lead to instances."""
+"""Ports that lead to instances."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -8,13 +8,16 @@ from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hutch.domain.ids import new_id
-from hutch.domain.ports import OpenTo, Port, PortState, Protocol, pick_port
+from hutch.domain.ports import OpenTo, Port, PortState, Protocol, Reach, pick_port
 from hutch.errors import PortTakenError
 from hutch.store.db import Session, columns, lock, violated
 from hutch.store.instances import SSH
 from hutch.store.tables import instances, port_people, ports, users
 
-_SELECT: Select[Any] = select(ports).order_by(ports.c.host_port, ports.c.protocol)
+# Databases differ in where they put what has no number.
+_SELECT: Select[Any] = select(ports).order_by(
+    ports.c.host_port.is_(None), ports.c.host_port, ports.c.protocol, ports.c.target_port
+)
 
 
 def _port(row: Any, people: tuple[str, ...] = ()) -> Port:
@@ -23,6 +26,7 @@ def _port(row: Any, people: tuple[str, ...] = ()) -> Port:
             row,
             protocol=Protocol(row.protocol),
             state=PortState(row.state),
+            reach=Reach(row.reach),
             open_to=OpenTo(row.open_to),
         ),
         people=people,
@@ -58,7 +62,9 @@ async def allocate_port(
 async def taken_ports(session: Session, protocol: Protocol) -> set[int]:
     """Every host port that leads somewhere. Nobody else takes one until this transaction ends."""
     await lock(session, "ports")
-    query = select(ports.c.host_port).where(ports.c.protocol == protocol.value)
+    query = select(ports.c.host_port).where(
+        ports.c.protocol == protocol.value, ports.c.host_port.is_not(None)
+    )
     return set((await session.execute(query)).scalars())
 
 
@@ -75,7 +81,7 @@ async def add_port(session: Session, port: Port) -> None:
                     host_port=port.host_port,
                     target_port=port.target_port,
                     state=port.state.value,
-                    is_local=port.is_local,
+                    reach=port.reach.value,
                     keeps_path=port.keeps_path,
                     open_to=port.open_to.value,
                     until=port.until,
@@ -83,7 +89,7 @@ async def add_port(session: Session, port: Port) -> None:
                 )
             )
     except IntegrityError as error:
-        if "host_port" not in violated(error):
+        if port.host_port is None or "host_port" not in violated(error):
             raise
         raise PortTakenError(port.host_port) from error
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Dialect,
     Float,
@@ -241,11 +242,11 @@ ports = Table(
     _ref("instance_id", "instances.id", ondelete="CASCADE"),
     Column("name", String(63), nullable=False),
     Column("protocol", String(3), nullable=False),
-    Column("host_port", Integer, nullable=False),
+    Column("host_port", Integer),
     Column("target_port", Integer, nullable=False),
     Column("state", String(16), nullable=False, server_default=text("'open'")),
-    # At the node's loopback alone.
-    Column("is_local", Boolean, nullable=False, server_default=false()),
+    # From the network, from the node's own programs, or in a browser alone.
+    Column("reach", String(16), nullable=False, server_default=text("'network'")),
     # Who may open it in a browser, besides the owner and their guests.
     Column("open_to", String(16), nullable=False, server_default=text("'owner'")),
     # What listens there is told the whole path in a browser, not what comes after its prefix.
@@ -254,6 +255,8 @@ ports = Table(
     Column("created_at", Instant),
     # Over all nodes, so that a move to another node keeps the number.
     UniqueConstraint("protocol", "host_port"),
+    # What is reached in a browser alone takes none.
+    CheckConstraint("(host_port IS NULL) = (reach = 'web')", name="ck_ports_host_port"),
     UniqueConstraint("instance_id", "name"),
     Index("uq_ports_target", "instance_id", "protocol", "target_port", unique=True),
     Index("ix_ports_until", "until"),

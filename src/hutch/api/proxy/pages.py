@@ -88,7 +88,7 @@ def listing(user: str, links: Sequence[Link], token: str) -> Response:
     table = (
         f"<table><tr><th>App</th><th>Instance</th><th>Port</th></tr>{rows}</table>"
         if links
-        else '<p class="quiet">There is none yet. <code>hutch port add NAME 8888 --local</code> '
+        else '<p class="quiet">There is none yet. <code>hutch port add NAME 8888 --web-only</code> '
         "makes what listens at a port an app.</p>"
     )
     out = (
