@@ -1,16 +1,19 @@
 """Web applications through hutch: against going straight to them, and against nginx in between.
 
-The app, the load and what stands between them share the machine's processors, so each costs the
-others something. The node is a simulated one; what is proxied is real.
+The app runs in a real instance. hutch goes to it in both of its ways: to the instance's address, as
+for a port of the node, and through the engine, as for one that is web-only. The app, the load and
+what stands between them share the machine's processors, so each costs the others something.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import shutil
 import socket
 import subprocess
-import sys
+import tarfile
 import tempfile
 import time
 from collections import defaultdict
@@ -19,25 +22,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import websockets
 from websockets.asyncio.client import connect
 
-from bench import databases, machine
+from bench import machine
+from bench.byhand import Size
 from bench.figures import Measure, Report, median
-from bench.server import Server, free_port
-from hutch.api.app import open_context
-from hutch.client.client import Client
-from hutch.domain.nodes import EngineKind
-from hutch.domain.people import SYSTEM
-from hutch.services import images, nodes
-from hutch.settings import Settings
+from bench.lab import Hutch, contest
+from bench.server import free_port
 
 CONNECTIONS = 16
 REQUESTS = 2000
 ONE_BY_ONE = 300
 SIZE = 512 * 1024 * 1024
+_BOX = "box"
+_PORTS = {"network": (8000, 8001), "web": (8002, 8003)}
+"""Of the app and of its WebSocket, by how hutch reaches them: it leads one way to each port."""
 _APP = """
-import asyncio, sys
-import uvloop
+import asyncio
 from websockets.asyncio.server import serve as serve_websockets
 PIECE = bytes(256 * 1024)
 async def serve(reader, writer):
@@ -58,10 +60,11 @@ async def echo(connection):
     async for message in connection:
         await connection.send(message)
 async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]))
-    await serve_websockets(echo, "127.0.0.1", int(sys.argv[2]), compression=None)
-    await server.serve_forever()
-uvloop.run(main())
+    for port in (8000, 8002):
+        await asyncio.start_server(serve, "0.0.0.0", port)
+        await serve_websockets(echo, "0.0.0.0", port + 1, compression=None)
+    await asyncio.Event().wait()
+asyncio.run(main())
 """
 _NGINX = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1;
@@ -69,7 +72,7 @@ events {{ worker_connections 1024; }}
 http {{
     access_log off; client_body_temp_path {folder}; proxy_temp_path {folder};
     fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
-    upstream app {{ server 127.0.0.1:{app}; keepalive 32; }}
+    upstream app {{ server {host}:{app}; keepalive 32; }}
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -77,7 +80,7 @@ http {{
             proxy_set_header Host $http_host; proxy_buffering off;
         }}
         location /echo {{
-            proxy_pass http://127.0.0.1:{echo}; proxy_http_version 1.1;
+            proxy_pass http://{host}:{echo}; proxy_http_version 1.1;
             proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection upgrade;
         }}
@@ -113,6 +116,7 @@ def measure(rounds: int) -> Report:
 class Way:
     """How the app is come to."""
 
+    host: str
     port: int
     path: str
     """Before the size that is asked for."""
@@ -127,46 +131,56 @@ class Way:
 
 @contextmanager
 def _ways(report: Report) -> Generator[dict[str, Way]]:
-    app, echo = free_port(), free_port()
-    with databases.fresh("sqlite") as (folder, url), _running(app, echo):
-        asyncio.run(_fill(folder, url))
-        server = Server(folder, database_url=url, port_first=1024, port_last=65535)
-        server.start()
-        try:
-            token = _open_ports(server, app, echo)
-            ways = {"direct": Way(app, "/", echo, "/")}
-            ways["hutch"] = Way(
-                server.port, "/apps/box/8000/", server.port, "/apps/box/8001/", token
-            )
-            with _nginx(app, echo) as port:
-                if port is None:
-                    report.notes.append("nginx is not installed here, so it was not measured.")
-                else:
-                    ways["nginx"] = Way(port, "/", port, "/echo")
-                yield ways
-            resident, peak = server.memory()
-            report.measures += [
-                Measure("hutch: memory afterwards", resident, "MB"),
-                Measure("hutch: memory at most", peak, "MB"),
-            ]
-        finally:
-            server.stop()
+    with contest(Size()) as (hutch, _):
+        hutch.log_in(hutch.create(_BOX))
+        host = _start_app(hutch)
+        app, echo = _PORTS["network"]
+        ways = {"straight": Way(host, app, "/", echo, "/")}
+        server = hutch.server
+        for name, reach in (("hutch", "network"), ("hutch, web-only", "web")):
+            paths = [f"/apps/{_BOX}/{port}/" for port in _PORTS[reach]]
+            for port in _PORTS[reach]:
+                hutch.finish(hutch.client.add_port(_BOX, port, reach=reach)["operation"])
+            ways[name] = Way("127.0.0.1", server.port, paths[0], server.port, paths[1], hutch.token)
+        with _nginx(host, app, echo) as port:
+            if port is None:
+                report.notes.append("nginx is not installed here, so it was not measured.")
+            else:
+                ways["nginx"] = Way("127.0.0.1", port, "/", port, "/echo")
+            yield ways
+        resident, peak = server.memory()
+        report.measures += [
+            Measure("hutch: memory afterwards", resident, "MB"),
+            Measure("hutch: memory at most", peak, "MB"),
+        ]
+
+
+def _start_app(hutch: Hutch) -> str:
+    """As little of a web server as there can be; the address of the instance that it runs in."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(Path(websockets.__file__).parent, "websockets")
+        program = tarfile.TarInfo("app.py")
+        program.size = len(_APP)
+        tar.addfile(program, io.BytesIO(_APP.encode()))
+    content = packed.getvalue()
+    hutch.client.upload(_BOX, b"app.tar", iter([content]), size=len(content), upload="benchapp")
+
+    def inside(*argv: str) -> str:
+        ran = hutch.client.execute(_BOX, argv, root=True)
+        if ran["code"] != 0:
+            raise RuntimeError(f"{argv} ended with {ran['code']}: {ran['stderr']}")
+        return base64.b64decode(ran["stdout"]).decode()
+
+    inside("tar", "-xf", "/home/bench/app.tar", "-C", "/opt")
+    inside("systemd-run", "--collect", "--working-directory=/opt", "python3", "app.py")
+    (host,) = inside("hostname", "-I").split()[:1]
+    _wait_for(host, _PORTS["web"][1])
+    return host
 
 
 @contextmanager
-def _running(port: int, echo: int) -> Generator[None]:
-    """The app: as little of a web server as there can be."""
-    process = subprocess.Popen([sys.executable, "-c", _APP, str(port), str(echo)])
-    try:
-        _wait_for(echo)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
-def _nginx(app: int, echo: int) -> Generator[int | None]:
+def _nginx(host: str, app: int, echo: int) -> Generator[int | None]:
     """The port of an nginx before the app; None where there is none."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
@@ -175,68 +189,37 @@ def _nginx(app: int, echo: int) -> Generator[int | None]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "nginx.conf"
-        file.write_text(_NGINX.format(folder=folder, app=app, echo=echo, port=port))
+        file.write_text(_NGINX.format(folder=folder, host=host, app=app, echo=echo, port=port))
         process = subprocess.Popen(
             [program, "-c", str(file), "-p", folder], stderr=subprocess.DEVNULL
         )
         try:
-            _wait_for(port)
+            _wait_for("127.0.0.1", port)
             yield port
         finally:
             process.terminate()
             process.wait()
 
 
-def _wait_for(port: int) -> None:
+def _wait_for(host: str, port: int) -> None:
     end = time.monotonic() + 20
     while time.monotonic() < end:
         try:
-            socket.create_connection(("127.0.0.1", port)).close()
+            socket.create_connection((host, port)).close()
         except OSError:
             time.sleep(0.02)
         else:
             return
-    raise RuntimeError(f"nothing listens at port {port}")
-
-
-async def _fill(folder: Path, url: str) -> None:
-    """A simulated node with an image."""
-    context = open_context(Settings(data=folder, database_url=url))
-    try:
-        await nodes.add(
-            context, SYSTEM, name="node1", engine=EngineKind.SIMULATED,
-            url=f"file://{folder / 'engine.db'}", address="192.0.2.1", subnet="10.180.0.0/20",
-        )  # fmt: skip
-        await images.add(context, SYSTEM, "base", "")
-    finally:
-        await context.engines.close()
-        await context.db.close()
-
-
-def _open_ports(server: Server, app: int, echo: int) -> str:
-    """An instance whose port 8000 is the app, and 8001 its WebSocket; the token of its owner."""
-    token = server.make_administrator("bench")
-    with Client(server.url, token) as client:
-        for begun in (
-            client.create_instance("box", cpus=1, memory="1GiB", disk="2GiB"),
-            lambda: client.add_port("box", 8000, host_port=app, reach="node"),
-            lambda: client.add_port("box", 8001, host_port=echo, reach="node"),
-        ):
-            operation = (begun() if callable(begun) else begun)["operation"]
-            while operation["state"] in {"pending", "running"}:
-                operation = client.show_operation(operation["id"], wait=10)
-            if operation["state"] != "done":
-                raise RuntimeError(f"{operation['kind']}: {operation['error']}")
-    return token
+    raise RuntimeError(f"nothing listens at port {port} of {host}")
 
 
 async def _requests(way: Way, connections: int, requests: int) -> float:
     """Requests per second, one after the other over so many connections at once."""
-    head = f"GET {way.path}100 HTTP/1.1\r\nHost: 127.0.0.1:{way.port}\r\n{way.headers}\r\n"
+    head = f"GET {way.path}100 HTTP/1.1\r\nHost: {way.host}:{way.port}\r\n{way.headers}\r\n"
     request = head.encode()
 
     async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+        reader, writer = await asyncio.open_connection(way.host, way.port)
         for _ in range(requests // connections):
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
@@ -253,7 +236,7 @@ async def _requests(way: Way, connections: int, requests: int) -> float:
 async def _echoes(way: Way) -> float:
     """Milliseconds until a message over a WebSocket is back: the median."""
     headers = {"Authorization": f"Bearer {way.token}"} if way.token else {}
-    url, times = f"ws://127.0.0.1:{way.echo_port}{way.echo_path}", list[float]()
+    url, times = f"ws://{way.host}:{way.echo_port}{way.echo_path}", list[float]()
     async with connect(url, additional_headers=headers, compression=None) as socket_:
         for _ in range(ONE_BY_ONE):
             began = time.perf_counter()
@@ -266,8 +249,8 @@ async def _echoes(way: Way) -> float:
 def _stream(way: Way) -> float:
     """MB per second of one large answer."""
     buffer = bytearray(1024 * 1024)
-    with socket.create_connection(("127.0.0.1", way.port)) as connection:
-        request = f"GET {way.path}{SIZE} HTTP/1.1\r\nHost: 127.0.0.1:{way.port}\r\n"
+    with socket.create_connection((way.host, way.port)) as connection:
+        request = f"GET {way.path}{SIZE} HTTP/1.1\r\nHost: {way.host}:{way.port}\r\n"
         request += f"Connection: close\r\n{way.headers}\r\n"
         began = time.perf_counter()
         connection.sendall(request.encode())

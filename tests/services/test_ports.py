@@ -96,7 +96,7 @@ async def test_ports_for_the_browser_alone_take_no_number_and_lead_from_nowhere(
     context: Context, alice: Actor, bob: Actor, box: str
 ) -> None:
     few = with_settings(context, port_last=context.settings.port_first)
-    first, second = (await opened(few, alice, "box", each, reach=Reach.WEB) for each in (80, 81))
+    first, second = [await opened(few, alice, "box", each, reach=Reach.WEB) for each in (80, 81)]
     taker = await opened(few, alice, "box", 8888)
     assert (first.host_port, second.host_port) == (None, None)
     [forward] = await leading(context, box)
