@@ -14,6 +14,8 @@ from typing import cast
 import bench
 from bench import machine
 from bench.figures import Report
+from hutch.domain.sizes import parse_size
+from hutch.errors import InvalidSizeError
 from hutch.logs import configure_logs
 
 
@@ -54,19 +56,33 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--quiet-for", type=float, default=0, metavar="SECONDS",
         help="wait so long, at most, until the load is below 0.5",
     )  # fmt: skip
+    parser.add_argument(
+        "--whole", type=_size, metavar="SIZE",
+        help="files: one file of that size there and back instead, interrupted once; such as 5GiB",
+    )  # fmt: skip
     parsed = parser.parse_args(arguments)
+    if parsed.whole is not None and parsed.what != "files":
+        parser.error("--whole is for files")
     if parsed.rounds is not None and not 1 <= parsed.rounds <= 1000:
         parser.error("--rounds: give 1 to 1000")
     return parsed
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except InvalidSizeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main() -> int:
     parsed = parse(sys.argv[1:])
     configure_logs("warning", "console")
     subject = SUBJECTS[parsed.what]
-    measure = cast("Callable[[int], Report]", import_module(subject.module).measure)
+    module = subject.module if parsed.whole is None else "bench.whole"
+    measure = cast("Callable[[int], Report]", import_module(module).measure)
     machine.wait_until_quiet(0.5, parsed.quiet_for)
-    report = measure(parsed.rounds or subject.rounds)
+    report = measure(parsed.whole or parsed.rounds or subject.rounds)
     print(report.as_text())
     if parsed.json is not None:
         parsed.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")

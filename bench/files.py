@@ -24,7 +24,7 @@ from bench.lifecycle import Clock, in_turn
 from bench.server import HUTCH
 
 MEBIBYTES = int(os.environ.get("HUTCH_BENCH_FILE_MIB", "256"))
-"""The file's size: 5120 for the run by hand that is published."""
+"""The file's size. For a large one, once and without scp: `--whole 5GiB` (bench/whole.py)."""
 _BOX = "files"
 _PIECE = 1024 * 1024
 
@@ -77,10 +77,8 @@ def _with_hutch(clock: Clock, hutch: Hutch, source: Path) -> None:
 
 
 def _run(hutch: Hutch, *words: str) -> None:
-    environment = hutch.server.environment()
-    environment |= {"HUTCH_URL": hutch.server.url, "HUTCH_TOKEN": hutch.token}
     subprocess.run(
-        [*HUTCH, "files", *words], env=environment, check=True, stdout=subprocess.DEVNULL
+        [*HUTCH, "files", *words], env=hutch.environment(), check=True, stdout=subprocess.DEVNULL
     )
 
 

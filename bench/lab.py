@@ -24,7 +24,8 @@ from hutch.setup.private import PrivateIncus
 from hutch.store import containers
 from hutch.store.db import Database
 
-_PERSON = "bench"
+PERSON = "bench"
+"""The account in every instance."""
 _MUCH = 1000
 _LONG_POLL = 30
 
@@ -60,7 +61,7 @@ class Hutch:
         """Through `hutch create`, the start of that program included."""
         done = subprocess.run(
             [*HUTCH, "create", name, "--json"],
-            env=self._command_environment(),
+            env=self.environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -69,7 +70,8 @@ class Hutch:
             raise RuntimeError(done.stderr)
         return door(json.loads(done.stdout)["instance"])
 
-    def _command_environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """With which `hutch` is this person's."""
         folder = str(self.server.data / "config")
         return {
             **self.server.environment(),
@@ -170,8 +172,8 @@ def _person(server: Server, incus: PrivateIncus, host: str, key: Path, public: s
         network=incus.network,
     )
     administrator.add_image("base")
-    password: Any = administrator.add_user(_PERSON)["password"]
-    own = Client(server.url).login(_PERSON, password)["token"]
+    password: Any = administrator.add_user(PERSON)["password"]
+    own = Client(server.url).login(PERSON, password)["token"]
     client = Client(server.url, own)
     client.add_key(public)
     return Hutch(server, administrator, client, key, own)

@@ -155,7 +155,14 @@ def test_the_load_is_bounded_and_the_same_in_every_run() -> None:
 def test_the_command_line_knows_every_subject_and_refuses_nonsense() -> None:
     for what in command_line.SUBJECTS:
         assert command_line.parse([what]).what == what
-    for wrong in (["nothing"], ["api", "--rounds", "0"], ["api", "--rounds", "many"]):
+    assert command_line.parse(["files", "--whole", "5GiB"]).whole == 5 * 1024**3
+    for wrong in (
+        ["nothing"],
+        ["api", "--rounds", "0"],
+        ["api", "--rounds", "many"],
+        ["files", "--whole", "much"],
+        ["api", "--whole", "5GiB"],
+    ):
         with pytest.raises(SystemExit):
             command_line.parse(wrong)
 
