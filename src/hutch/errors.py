@@ -164,8 +164,9 @@ class NodeTooSmallError(InvalidInputError):
     code = "node_too_small"
 
     def __init__(self, node: str, resource: str, has: int) -> None:
+        amount = "that many CPUs" if resource == "cpus" else f"that much {resource}"
         super().__init__(
-            f"Node {node} does not have that much {resource} in all.",
+            f"Node {node} does not have {amount} in all.",
             hint="Ask for less, or for another node: `hutch node list` shows what each has.",
             node=node,
             resource=resource,

@@ -172,6 +172,22 @@ def test_why_is_told_in_whole_sentences(
     assert alice.hutch("gpu", "why", waiting["id"]).code == 3
 
 
+def test_the_overview_tells_of_the_labs_gpus_of_ones_own_and_of_the_line(
+    waiting: dict[str, Any], alice: Person, bob: Person
+) -> None:
+    told = alice.hutch("overview").out.splitlines()
+    assert told[1].endswith("2 of 4 GPUs.")
+    lab = told.index("The lab has 2 GPUs: 0 free, waiting: 1.")
+    assert "2 GPUs in box until" in told[lab + 1]
+    assert told.index("What to do:") > lab
+    assert any(waiting["id"] in line for line in bob.hutch("overview").out.splitlines())
+    seen = alice.json("overview")
+    assert (len(seen["accelerators"]), len(seen["queue"])) == (2, 1)
+    bob.hutch("gpu", "release")
+    alice.hutch("gpu", "release")
+    assert "The lab has 2 GPUs: 2 free, nobody waits." in bob.hutch("overview").out
+
+
 def test_the_line_is_shown_to_everyone(waiting: dict[str, Any], alice: Person, bob: Person) -> None:
     head, row = alice.hutch("gpu", "queue").out.splitlines()
     assert head.split()[:4] == ["NODE", "PLACE", "WHO", "GPUS"]

@@ -1,3 +1,5 @@
+import pytest
+
 from tests.cli.server import Person
 
 
@@ -17,6 +19,17 @@ def test_an_instance_is_shared_seen_by_both_and_given_back(alice: Person, bob: P
     assert alice.hutch("unshare", "box", bob.name).code == 0
     assert bob.hutch("show", "box").code == 3
     assert bob.json("list") == []
+
+
+@pytest.mark.parametrize("command", [["show"], ["stop"], ["port", "list"], ["files", "list"]])
+def test_anothers_instance_is_told_to_be_none_just_as_one_that_is_none(
+    alice: Person, bob: Person, command: list[str]
+) -> None:
+    alice.hutch("create", "box")
+    for name in (f"{alice.name}/box", f"{alice.name}/none", "nobody-here/box"):
+        ran = bob.hutch(*command, name)
+        assert ran.code == 3
+        assert f"There is no instance '{name}'." in ran.err
 
 
 def test_who_may_only_look_is_told_so_before_ssh_is_tried(alice: Person, bob: Person) -> None:

@@ -5,7 +5,7 @@ import sys
 from hutch.cli import messages, remote
 from hutch.client.client import Client
 from hutch.client.config import Login, config_path, load_login, readable_by_others
-from hutch.errors import NotFoundError
+from hutch.errors import ForbiddenError, NotFoundError
 
 
 def connect() -> Client:
@@ -25,12 +25,16 @@ def warn_if_readable(login: Login) -> None:
 def resolve(client: Client, name: str) -> str:
     """What the API knows an instance by: `name` itself, or the id behind `owner/name`.
 
-    Raises NotFoundError when there is none, ForbiddenError for those who may not name others'.
+    Raises NotFoundError when there is none, or none that the person may see.
     """
     owner, slash, own = name.partition("/")
     if not slash:
         return name
-    for instance in client.list_instances(owner=owner):
+    try:
+        found = client.list_instances(owner=owner)
+    except ForbiddenError as error:
+        raise NotFoundError("instance", name) from error
+    for instance in found:
         if own in {instance["name"], instance["id"]}:
             return instance["id"]
     raise NotFoundError("instance", name, hint="`hutch list --all` shows everyone's.")

@@ -58,7 +58,7 @@ def list_all(as_json: Json = False) -> None:
     else:
         terminal.note(words.NO_GPU)
     for lease in reversed(mine):
-        tell_lease(terminal, lease)
+        terminal.note(lease_line(lease))
 
 
 def _row(each: Accelerator) -> list[Cell]:
@@ -107,11 +107,10 @@ def _state(each: Accelerator) -> Styled:
     return Styled(text, "yellow" if each["health"] == "unknown" else "red")
 
 
-def tell_lease(terminal: Terminal, lease: Lease) -> None:
+def lease_line(lease: Lease) -> str:
     """What of one's own the table does not say."""
     if lease["state"] == "queued":
-        terminal.note(words.YOURS_WAITING.format(id=lease["id"], line=explaining.line(lease)))
-        return
+        return words.YOURS_WAITING.format(id=lease["id"], line=explaining.line(lease))
     told = words.YOURS.format(
         id=lease["id"],
         gpus=explaining.gpus(lease["count"]),
@@ -122,7 +121,17 @@ def tell_lease(terminal: Terminal, lease: Lease) -> None:
     if announced is not None:
         text = words.ANNOUNCED.get(announced["reason"], "")
         told += " " + text.format(due=explaining.clock(announced["due"]), id=lease["id"])
-    terminal.note(told.rstrip())
+    return told.rstrip()
+
+
+def lab_line(cards: list[Accelerator], waiting: list[Lease]) -> str:
+    """How many there are, how many of them anybody could have, and whether somebody waits."""
+    free = sum(_is_in_service(each) and len(each["holders"]) < each["sharers"] for each in cards)
+    return words.IN_ALL.format(
+        gpus=explaining.gpus(len(cards)),
+        free=free,
+        waiting=words.IN_LINE_NOW.format(count=len(waiting)) if waiting else words.NO_LINE,
+    )
 
 
 def take(

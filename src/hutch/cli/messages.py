@@ -140,7 +140,7 @@ OPEN_TO_WHOM = {"owner": "-", "people": "{people}", "everyone": "everyone"}
 # The overview
 
 YOU_ARE = "You are {name} ({role})."
-YOU_HOLD = "You have {instances} of {most} machines, {cpus} CPUs, {memory} of memory."
+YOU_HOLD = "You have {instances} of {most} machines, {cpus} CPUs, {memory} of memory, {gpus} GPUs."
 WHAT_NEXT = "What to do:"
 NEXT = (
     ("create box", "make a machine of your own"),

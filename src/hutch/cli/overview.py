@@ -4,7 +4,7 @@ import typer
 
 from hutch.cli import messages, remote, wording
 from hutch.cli.connection import connect
-from hutch.cli.gpus import tell_lease
+from hutch.cli.gpus import lab_line, lease_line
 from hutch.cli.instances import tell_all
 from hutch.cli.options import Json
 from hutch.cli.terminal import Cell, Terminal
@@ -21,8 +21,18 @@ def show(as_json: Json = False) -> None:
         me = client.me()
         machines = client.list_instances()
         leases = client.list_leases()
+        cards = client.list_accelerators()
+        waiting = client.list_queue() if cards else []
     if as_json:
-        terminal.answer({"me": me, "instances": machines, "leases": leases})
+        terminal.answer(
+            {
+                "me": me,
+                "instances": machines,
+                "leases": leases,
+                "accelerators": cards,
+                "queue": waiting,
+            }
+        )
         return
     terminal.say(messages.YOU_ARE.format(name=me["name"], role=me["role"]), "bold")
     held, quota = me["held"], me["quota"]
@@ -32,6 +42,7 @@ def show(as_json: Json = False) -> None:
             most=quota["instances"],
             cpus=wording.used_of(held["cpus"], quota["cpus"], is_size=False),
             memory=wording.used_of(held["memory"], quota["memory"], is_size=True),
+            gpus=wording.used_of(held["accelerators"], quota["accelerators"], is_size=False),
         )
     )
     terminal.say("")
@@ -39,8 +50,12 @@ def show(as_json: Json = False) -> None:
         tell_all(terminal, machines, with_owner=False)
     else:
         terminal.say(messages.NO_INSTANCE)
+    if cards or leases:
+        terminal.say("")
+    if cards:
+        terminal.say(lab_line(cards, waiting))
     for lease in reversed(leases):
-        tell_lease(terminal, lease)
+        terminal.say(lease_line(lease))
     _tell_next(terminal)
 
 

@@ -27,6 +27,9 @@ UNWELL = "{health}: {reason}"
 NOT_TOLD = "-"
 YOURS = "Lease {id}: {gpus} in {name} until {until}."
 YOURS_WAITING = "Lease {id}: {line}. Why: hutch gpu why"
+IN_ALL = "The lab has {gpus}: {free} free, {waiting}."
+NO_LINE = "nobody waits"
+IN_LINE_NOW = "waiting: {count}"
 ANNOUNCED = {
     "expired": "Its time ends at {due}.",
     "idle": "Nothing computes on them: they go back at {due}. Keep them: hutch gpu extend {id}",
