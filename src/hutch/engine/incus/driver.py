@@ -34,7 +34,7 @@ from hutch.engine.base import (
     check_devices,
 )
 from hutch.engine.files import Files
-from hutch.engine.incus import banner, disks, files, programs, sftp, streams, terminals
+from hutch.engine.incus import banner, disks, files, programs, sftp, terminals
 from hutch.engine.incus import devices as loans
 from hutch.engine.incus import spec as bodies
 from hutch.engine.incus.accelerators import found_accelerators
@@ -47,6 +47,7 @@ from hutch.engine.incus.client import (
 )
 from hutch.engine.incus.power import Switch
 from hutch.engine.incus.server import Server
+from hutch.engine.incus.streams import Streams
 from hutch.engine.incus.watch import Listing
 from hutch.engine.streams import EngineStream
 from hutch.engine.terminals import EngineTerminal
@@ -77,9 +78,11 @@ class IncusEngine:
         self._network = network
         self._server = Server(self._client, pool)
         self._switch = Switch(self._client)
+        self._streams = Streams(self._client)
         self._listing = Listing(self._client, self.get)
 
     async def close(self) -> None:
+        await self._streams.close()
         await self._listing.watcher.close()
         await self._client.close()
 
@@ -470,7 +473,7 @@ class IncusEngine:
 
     @asynccontextmanager
     async def connect(self, name: str, port: int) -> AsyncGenerator[EngineStream]:
-        async with streams.opened(self._client, name, port) as stream:
+        async with self._streams.opened(name, port) as stream:
             yield stream
 
     async def wait_for_banner(self, name: str, host: str, port: int, *, timeout: float) -> bool:
