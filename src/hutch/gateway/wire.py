@@ -14,6 +14,7 @@ It also stops reading for a client that does not read: asyncssh would keep what 
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
@@ -90,15 +91,22 @@ class Connection(asyncssh.SSHServerConnection):
         self._closer: tuple[object, Sealer | None] = (None, None)
         self._is_full = False
         self._is_deaf = False
+        self._socket: socket.socket | None = None
 
     # ---- the wire, as the event loop sees it ------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).set_write_buffer_limits(high=_HIGH, low=_LOW)
+        self._socket = transport.get_extra_info("socket")
         super().connection_made(transport)
 
     def data_received(self, data: bytes, datatype: Any = None) -> None:
         self.heard = self._loop.time()
+        if not self._auth_complete and self._socket is not None:
+            # ssh sends nothing more before it knows that what it sent last has arrived (it lets
+            # Nagle's algorithm wait until it is logged in), and a system that has nothing to send
+            # back says so only after 40 ms: two times at each login. It holds for one answer.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         super().data_received(data, datatype)
         transport = self._transport
         if transport is None:
