@@ -82,7 +82,8 @@ async def test_an_administrator_names_others_machines_with_their_owner(
         "127.0.0.1", "localhost", "::1", "0.0.0.0", "::ffff:127.0.0.1", "2130706433", "0x7f000001",
         "localhost.localdomain", "127.1", "169.254.169.254", "metadata.google.internal",
         "fe80::1%lo", "ip6-localhost", "192.0.2.1", "example.org", "..", "box/../box", "a\tb",
-        "x" * 300,
+        "x" * 300, "::", "0:0:0:0:0:0:0:1", "::ffff:169.254.169.254", "fd00:ec2::254", "localhost.",
+        "LOCALHOST", "box.localhost", "127.0.0.1.nip.io", "017700000001", "node1", "box@127.0.0.1",
     ],
 )  # fmt: skip
 async def test_nothing_but_a_machine_is_reached(

@@ -19,6 +19,7 @@ from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
 from hutch.engine.files import Attributes, Entry, FileKind, Files, shown
 from hutch.errors import (
+    DiskFullError,
     FileTakenError,
     FolderNotEmptyError,
     HutchError,
@@ -381,6 +382,13 @@ async def receive(
                     await _name_anew(place.files, part, path, FileKind.FILE)
             kept = True
             return Arrived(path, size, done=True)
+        except DiskFullError as error:
+            # Of the part beside it nobody has heard.
+            raise DiskFullError(
+                f"The disk of the instance is full: {shown(path)} has no room.",
+                hint="Make room there, or give it a larger disk: hutch set NAME --disk SIZE.",
+                path=shown(path),
+            ) from error
         except HutchError:
             # What is wrong now would be wrong again: the room is better free.
             raise
