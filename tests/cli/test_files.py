@@ -39,6 +39,23 @@ def test_a_file_goes_there_and_comes_back(box: Person, notes: Path) -> None:
     assert {each.name for each in box.home.iterdir()} - {".config"} == {"notes.txt", "back"}
 
 
+def test_one_thing_is_shown_as_it_is_there(box: Person, notes: Path) -> None:
+    box.hutch("files", "put", "box", "notes.txt")
+    shown = dict(
+        line.split(maxsplit=1)
+        for line in box.hutch("files", "show", "box", "notes.txt").out.splitlines()
+    )
+    assert shown["path"].endswith("/notes.txt")
+    assert (shown["kind"], shown["size"]) == ("file", "1MiB (1048576 bytes)")
+    assert shown["mode"] == "640"
+    assert box.json("files", "show", "box", "notes.txt")["size"] == 1024 * 1024
+    (box.home / "d").mkdir()
+    (box.home / "d" / "link").symlink_to("nothing")
+    box.hutch("files", "put", "box", "d", "--recursive")
+    assert "nothing" in box.hutch("files", "show", "box", "d/link").out
+    assert box.json("files", "show", "box", "d")["kind"] == "folder"
+
+
 def test_a_folder_comes_as_an_archive(box: Person, notes: Path) -> None:
     box.hutch("files", "mkdir", "box", "d")
     box.hutch("files", "put", "box", "notes.txt", "d")
@@ -159,6 +176,8 @@ def test_a_file_that_changes_here_while_it_is_sent_is_not_there(box: Person, not
         (["get", "box", "nothing"], "not_found"),
         (["get", "box", "../x"], "invalid_path"),
         (["list", "box", "nothing"], "not_found"),
+        (["show", "box", "nothing"], "not_found"),
+        (["show", "box", "a/../b"], "invalid_path"),
         (["put", "box", "nothing-here"], "invalid_input"),
         (["put", "box", "."], "invalid_input"),
         (["put", "nobody", "notes.txt"], "not_found"),

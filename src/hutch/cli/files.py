@@ -34,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer()
     for name, command in (
         ("list", list_all),
+        ("show", show),
         ("get", get),
         ("put", put),
         ("rename", rename),
@@ -64,7 +65,7 @@ def list_all(
         [
             _name(each),
             "-" if each["kind"] == "folder" else format_size(each["size"]),
-            wording.moment(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(each["modified"]))),
+            _moment(each),
             each["mode"],
             f"{each['uid']}:{each['gid']}",
         ]
@@ -77,6 +78,29 @@ def list_all(
 
 def _name(entry: File) -> str:
     return entry["name"] + {"folder": "/", "link": "@"}.get(entry["kind"], "")
+
+
+def _moment(entry: File) -> str:
+    return wording.moment(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry["modified"])))
+
+
+def show(name: InstanceName, path: There, as_json: Json = False) -> None:
+    terminal = Terminal(as_json=as_json)
+    with connect() as client:
+        found = client.show_file(resolve(client, name), os.fsencode(path))
+    if as_json:
+        terminal.answer(found)
+        return
+    values = (
+        os.fsdecode(unquote_to_bytes(found["encoded"])),
+        found["kind"],
+        words.BYTES.format(size=format_size(found["size"]), bytes=found["size"]),
+        _moment(found),
+        found["mode"],
+        f"{found['uid']}:{found['gid']}",
+        found["target"] or "-",
+    )
+    terminal.fields(list(zip(words.OF_ONE, values, strict=True)))
 
 
 def mkdir(name: InstanceName, path: There, as_json: Json = False) -> None:

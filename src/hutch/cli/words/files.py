@@ -3,6 +3,7 @@
 HELP = {
     "files": "Files of an instance, whether it runs or not.",
     "files list": "List a folder.",
+    "files show": "Show what is known of one file, folder or link.",
     "files get": (
         "Bring a file here, or a folder: as an archive, or unpacked with --recursive. After an"
         " interruption the same command goes on with a file where it stopped."
@@ -27,6 +28,8 @@ UNPACK = "A folder as a folder, not as an archive."
 UNPACK_ALONE = "Give --recursive without --zip, and not to standard output."
 
 HEADS = ("NAME", "SIZE", "MODIFIED (UTC)", "MODE", "OWNER")
+OF_ONE = ("path", "kind", "size", "modified", "mode", "owner", "leads to")
+BYTES = "{size} ({bytes} bytes)"
 EMPTY = "There is nothing in {path}."
 TRUNCATED = "{path} has more than the {count} that are shown."
 GOT = "{path} is here as {here} ({size})."
