@@ -39,6 +39,10 @@ class Clock:
         self._offset = timedelta(0)
         self._stopped: datetime | None = None
 
+    def reset(self) -> None:
+        """Be right again."""
+        self._offset, self._stopped = timedelta(0), None
+
     def __call__(self) -> datetime:
         return (self._stopped or utc_now()) + self._offset
 

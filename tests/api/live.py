@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from hutch.api.app import create_app, open_engine
+from hutch.api.protocol import PatientProtocol
 from hutch.api.serve import WEBSOCKETS
 from hutch.domain.nodes import EngineKind, Node
 from hutch.domain.people import Scope
@@ -34,15 +35,24 @@ def open_simulated(node: Node) -> Engine:
 def serving(url: str, folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
     """The address and an administrator's token of a server over a lab with a simulated node."""
     token = asyncio.run(fill(url, folder))
+    with replica(url, folder, **settings) as address:
+        yield address, token
+
+
+@contextmanager
+def replica(url: str, folder: Path, **settings: Any) -> Iterator[str]:
+    """The address of one more server over a lab that is there. `key` makes it one of several."""
     context = replace(labs.open_context(url, folder, **settings), engines=Engines(open_simulated))
     app = create_app(context, [Runner(context)])
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", **WEBSOCKETS)
+    config = uvicorn.Config(
+        app, http=PatientProtocol, log_config=None, access_log=False, lifespan="on", **WEBSOCKETS
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", token
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         app.state.stopping.set()

@@ -61,6 +61,10 @@ class PatientProtocol(HttpToolsProtocol):
         path = (url.path or b"").decode("latin-1")
         if front is None or not front.is_meant(path, hosts[0] if hosts else ""):
             super().handle_websocket_upgrade()
+            taken = self.transport.get_protocol()
+            if not getattr(taken, "handshake_initiated", True):
+                # A line is too long for it, and it would say nothing and wait for ever.
+                self.send_400_response("Invalid HTTP request received.")
             return
         # An app's is passed on as bytes: it goes past the server's own WebSockets.
         self.connections.discard(self)
