@@ -127,6 +127,7 @@ _MEANINGS = {
     "not_authenticated": "Nobody is signed in.",
     "bad_login": "The name or the password is wrong. The answer does not say which.",
     "bad_token": "The token is unknown, expired or revoked.",
+    "bad_ticket": "A ticket is for something else, was used, or is too old; or its token is bad.",
     "untrusted_app": "An app of another person, and nobody said yet that they trust them.",
     "app_unreachable": "What listens in the instance does not answer as a web server does.",
     "app_timeout": "The app did not begin to answer within `apps_answer_seconds`.",
@@ -347,7 +348,10 @@ _ACTIONS = {
     "snapshot.create": "A snapshot was taken.",
     "snapshot.delete": "A snapshot was deleted.",
     "snapshot.restore": "A disk was put back to a snapshot.",
-    "terminal.open": "A web terminal was opened; `again`: a shell that was there still.",
+    "terminal.open": (
+        "A web terminal was opened; `again`: a shell that was there still; `ticket`: which one"
+        " it was opened with."
+    ),
     "token.create": "An API token was made.",
     "token.revoke": "An API token was revoked.",
     "user.add": "A person was added.",

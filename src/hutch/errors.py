@@ -15,7 +15,8 @@
     │   └── NodeTooSmallError         node_too_small
     ├── NotAuthenticatedError    401  not_authenticated
     │   ├── BadLoginError             bad_login
-    │   └── BadTokenError             bad_token
+    │   ├── BadTokenError             bad_token
+    │   └── BadTicketError            bad_ticket
     ├── ForbiddenError           403  forbidden
     │   └── UntrustedAppError         untrusted_app
     ├── NotFoundError            404  not_found
@@ -196,6 +197,17 @@ class BadTokenError(NotAuthenticatedError):
     def __init__(self) -> None:
         super().__init__(
             "The token is unknown, expired or revoked.", hint="Sign in again with `hutch login`."
+        )
+
+
+class BadTicketError(NotAuthenticatedError):
+    code = "bad_ticket"
+
+    def __init__(self) -> None:
+        # One message for every reason: whoever has found one learns nothing about it.
+        super().__init__(
+            "The ticket is not for this, was used already, or its time is over.",
+            hint="Ask for another one: each is good for one connection, and half a minute.",
         )
 
 

@@ -66,6 +66,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "make_link": lambda c: c.make_link("box", b"/a", b"/b", replace=True),
     "rename_file": lambda c: c.rename_file("box", b"/a", b"/b", replace=True),
     "delete_file": lambda c: c.delete_file("box", b"/a", recursive=True),
+    "create_terminal_ticket": lambda c: c.create_terminal_ticket("box"),
     "list_shares": lambda c: c.list_shares("box"),
     "share_instance": lambda c: c.share_instance("box", "bob", read_only_view=True, until="2d"),
     "unshare_instance": lambda c: c.unshare_instance("box", "bob"),

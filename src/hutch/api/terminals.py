@@ -1,18 +1,24 @@
-"""A WebSocket to a shell in an instance. docs/reference/terminal.md has the protocol."""
+"""A WebSocket to a shell in an instance, and the tickets with which a page opens one.
+
+docs/reference/terminal.md has the protocol.
+"""
 
 import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, cast
+from datetime import datetime
+from typing import Annotated, Any, cast
 
 import structlog
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketDisconnected, WebSocketState
+from typing_extensions import TypedDict
 
 from hutch.api import PREFIX
+from hutch.api.answers import reply
 from hutch.api.call import SCOPE_KEY, Call
-from hutch.api.deps import bearer
+from hutch.api.deps import ContextDep, allowed, bearer
 from hutch.domain.people import Actor
 from hutch.domain.permissions import Action
 from hutch.errors import (
@@ -29,7 +35,7 @@ from hutch.services.context import Context
 from hutch.services.shells import Session
 
 log = structlog.get_logger("hutch.terminals")
-router = APIRouter(prefix=f"{PREFIX}/instances/{{instance}}")
+router = APIRouter(prefix=f"{PREFIX}/instances/{{instance}}/terminal", tags=["terminal"])
 
 ENDED, WRONG, BROKEN, RESTARTING = 1000, 1008, 1011, 1012
 NO_LONGER, IDLE, ELSEWHERE = 4403, 4408, 4409
@@ -38,17 +44,35 @@ _MOST_CELLS = 1000
 _WINDOW = (16 * 1024, 16 * 1024 * 1024)
 
 
-@router.websocket("/terminal")
+class Ticket(TypedDict):
+    """Opens one terminal of this instance in place of the token, shown this once."""
+
+    ticket: str
+    expires_at: datetime
+
+
+@router.post("/ticket", response_model=Ticket, status_code=201, summary="Ask for a ticket")
+async def create_ticket(
+    context: ContextDep, actor: Annotated[Actor, allowed(Action.INSTANCE_EXEC)], instance: str
+) -> Response:
+    """For the WebSocket of a page, which cannot send the header: `?ticket=`, once, within 30 s."""
+    text, until = await terminals.give_ticket(context, actor, instance)
+    answer: Ticket = {"ticket": text, "expires_at": until}
+    return reply(answer, 201)
+
+
+@router.websocket("")
 async def connect(websocket: WebSocket, instance: str) -> None:
     """Refused with the API's own errors before it is accepted."""
     context: Context = websocket.app.state.context
-    actor = await _actor(context, websocket)
+    actor, ticket = await _who(context, websocket)
     asked = _Asked(websocket.query_params)
     over: tuple[int, HutchError | None]
     try:
         async with terminals.opened(
-            context, actor, instance, asked.session, columns=asked.columns, rows=asked.rows
-        ) as (session, is_new):
+            context, actor, instance, asked.session,
+            columns=asked.columns, rows=asked.rows, ticket=ticket,
+        ) as (session, is_new):  # fmt: skip
             await websocket.accept()
             over = await _Conversation(context, websocket, session, asked, is_new).run()
     except HutchError as error:
@@ -58,17 +82,44 @@ async def connect(websocket: WebSocket, instance: str) -> None:
     await _close(websocket, *over)
 
 
-async def _actor(context: Context, websocket: WebSocket) -> Actor:
+async def _who(context: Context, websocket: WebSocket) -> tuple[Actor, terminals.Ticket | None]:
+    """Who asks, by the header or by a ticket."""
     call: Call = websocket.scope[SCOPE_KEY]
-    actor = await tokens.authenticate(
-        context,
-        bearer(websocket.headers.get("authorization")),
-        address=call.address,
-        request_id=call.request_id,
-    )
+    header = websocket.headers.get("authorization")
+    given = websocket.query_params.getlist("ticket")
+    ticket: terminals.Ticket | None = None
+    if not given:
+        # Whichever page it is: none can send this header.
+        actor = await tokens.authenticate(
+            context, bearer(header), address=call.address, request_id=call.request_id
+        )
+    elif header is not None or len(given) > 1:
+        raise InvalidInputError(
+            "There is more than one proof of who asks.", hint="Send a token or a ticket."
+        )
+    else:
+        _check_origin(websocket, context.settings.public_url)
+        actor, ticket = await terminals.present(
+            context, given[0], address=call.address, request_id=call.request_id
+        )
     call.actor = actor.name
     require(actor, Action.INSTANCE_EXEC)
-    return actor
+    return actor, ticket
+
+
+def _check_origin(websocket: WebSocket, public_url: str) -> None:
+    """Raise ForbiddenError for a page that is not at hutch's own address.
+
+    Every browser says whose page opens a WebSocket; a program that has a ticket need not.
+    """
+    own = {websocket.headers.get("host", ""), public_url.partition("://")[2]} - {""}
+    for origin in websocket.headers.getlist("origin"):
+        scheme, _, host = origin.partition("://")
+        if scheme not in {"http", "https"} or host.lower() not in {each.lower() for each in own}:
+            raise ForbiddenError(
+                "The page that asks for this is not at hutch's own address.",
+                hint="Serve the page from there.",
+            )
 
 
 def _code(error: HutchError) -> int:
@@ -89,11 +140,11 @@ class _Asked:
     """What the address asks for. Raises InvalidInputError."""
 
     def __init__(self, query: Mapping[str, str]) -> None:
-        unknown = query.keys() - {"session", "columns", "rows", "window"}
+        unknown = query.keys() - {"session", "columns", "rows", "window", "ticket"}
         if unknown:
             raise InvalidInputError(
                 f"There is no parameter {min(unknown)[:40]!r} here.",
-                hint="There are columns, rows, session, window.",
+                hint="There are columns, rows, session, ticket, window.",
             )
         self.session = query.get("session")
         self.columns = _number(query, "columns", 80, 1, _MOST_CELLS)

@@ -75,6 +75,11 @@ class NewToken(Token):
     """The secret itself, answered this once."""
 
 
+class TerminalTicket(TypedDict):
+    ticket: str
+    expires_at: str
+
+
 class AgentToken(TypedDict):
     token: str
     """The secret itself, answered this once."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from hutch.client import paths
+from hutch.client import answers, paths
 from hutch.client.asking import PREFIX, Asking
 from hutch.client.failures import from_answer
 from hutch.errors import UnavailableError
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 class Terminals(Asking):
     """What the client asks of terminals."""
+
+    def create_terminal_ticket(self, ref: str) -> answers.TerminalTicket:
+        """What a page opens one terminal of an instance with, in place of the token."""
+        return self._do("POST", f"{paths.instance(ref)}/terminal/ticket")
 
     @contextmanager
     def open_terminal(

@@ -183,16 +183,26 @@ class Shells:
         session = self._sessions.get((actor.user_id, instance.id, session_id))
         return None if session is None or session.ended.is_set() else session
 
+    def check_room(self, actor: Actor, most: int) -> None:
+        """Raise TooManyRequestsError when a person who may have `most` can have no more."""
+        self._who_makes_room(actor.user_id, most)
+
     def add(self, session: Session, most: int) -> None:
-        """Take a new one in. Raises TooManyRequestsError when its person has so many already."""
-        own = [each for key, each in self._sessions.items() if key[0] == session.user_id]
-        alone = [each for each in own if not each.is_watched]
-        if len(own) >= most and alone:
-            # The one that was left alone longest makes room.
-            self.remove(alone[0])
-        elif len(own) >= most:
-            raise TooManyRequestsError(f"You have {most} terminals open.", retry_after=60)
+        """Take a new one in. Raises TooManyRequestsError when its person can have no more."""
+        alone = self._who_makes_room(session.user_id, most)
+        if alone is not None:
+            self.remove(alone)
         self._sessions[(session.user_id, session.instance.id, session.id)] = session
+
+    def _who_makes_room(self, user_id: str, most: int) -> Session | None:
+        """The one that was left alone longest, if there is no room without that."""
+        own = [each for key, each in self._sessions.items() if key[0] == user_id]
+        if len(own) < most:
+            return None
+        alone = next((each for each in own if not each.is_watched), None)
+        if alone is None:
+            raise TooManyRequestsError(f"You have {most} terminals open.", retry_after=60)
+        return alone
 
     def remove(self, session: Session) -> None:
         session.end()

@@ -224,10 +224,15 @@ async def authenticate(
 
 
 async def authenticate_id(
-    context: Context, token_id: str, *, address: str | None, request_id: str | None
+    context: Context,
+    token_id: str,
+    *,
+    address: str | None,
+    request_id: str | None,
+    browser: bool = False,
 ) -> Actor:
-    """The actor behind a browser's token, of which hutch has said that it was shown."""
-    return await _authenticate(context, token_id, address, request_id, browser=True)
+    """As `authenticate`, for a token of which hutch itself has written that it was shown."""
+    return await _authenticate(context, token_id, address, request_id, browser)
 
 
 async def _authenticate(

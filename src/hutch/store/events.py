@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from hutch.domain.events import Event
 from hutch.domain.people import Actor
@@ -62,6 +62,21 @@ async def list_events(
     if target_id is not None:
         query = query.where(events.c.target_id == target_id)
     return [Event(**columns(row)) for row in await session.execute(query)]
+
+
+async def latest(session: Session) -> int:
+    """The id of the latest event; every later one has a higher id. 0 where there is none."""
+    return (await session.execute(select(func.max(events.c.id)))).scalar_one() or 0
+
+
+async def details_after(
+    session: Session, event_id: int, action: str, target_id: str
+) -> list[dict[str, Any]]:
+    """The details of what was done to a target after an event."""
+    query = select(events.c.detail).where(
+        events.c.id > event_id, events.c.action == action, events.c.target_id == target_id
+    )
+    return list((await session.execute(query)).scalars())
 
 
 async def delete_before(session: Session, moment: datetime) -> int:

@@ -78,7 +78,7 @@ class Sessions:
             if not token_id or host != asked.host_name:
                 raise BadTokenError
             return await tokens.authenticate_id(
-                self._context, token_id, address=address, request_id=request_id
+                self._context, token_id, address=address, request_id=request_id, browser=True
             )
         return await tokens.authenticate(
             self._context, credential.value, address=address, request_id=request_id,
