@@ -7,7 +7,7 @@ that program.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -67,13 +67,16 @@ class Streams:
                 return await known.connect(port)
         relay = self._relays.get(name)
         if relay is None or relay.is_over:
-            relay = self._relays[name] = _Relay(self._client, name)
+            relay = self._relays[name] = _Relay(self._client, name, self._forget)
         return await relay.connect(port)
+
+    def _forget(self, relay: "_Relay") -> None:
+        if self._relays.get(relay.name) is relay:
+            del self._relays[relay.name]
 
     async def close(self) -> None:
         for relay in list(self._relays.values()):
             await relay.end()
-        self._relays.clear()
 
 
 class _RelayLostError(EngineUnavailableError):
@@ -83,8 +86,9 @@ class _RelayLostError(EngineUnavailableError):
 class _Relay:
     """The program inside one container, from its start to its end."""
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Client, name: str, gone: Callable[["_Relay"], None]) -> None:
         self.name = name
+        self._gone = gone
         self.is_over = False
         self._client = client
         self._streams: dict[int, Stream] = {}
@@ -159,6 +163,9 @@ class _Relay:
         self.is_over = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if not self._ready.done():
+            # It had not begun yet.
+            self._ready.set_exception(self._lost())
 
     def _lost(self) -> _RelayLostError:
         return _RelayLostError(
@@ -184,6 +191,7 @@ class _Relay:
             for stream in list(self._streams.values()):
                 stream.lose(self._lost())
             self._room.set()
+            self._gone(self)
 
     async def _live(self) -> None:
         body: Json = {
