@@ -28,10 +28,9 @@ from hutch.settings import Settings
 from hutch.setup.private import PrivateIncus
 from hutch.store import migrate
 from tests.engine.incus_fixtures import node_address
+from tests.ports import Block, claimed
 
 READY_SECONDS = 20.0
-_SSH_PORTS = 15_000 + os.getpid() % 50 * 100
-"""The first of a hundred: two runs on one machine would send each other's people astray."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +141,8 @@ class Site:
     folder: Path
     port: int
     database_url: str
+    ports: Block
+    """Host ports that no other run on this machine uses: a hundred for SSH, then for people."""
     settings: dict[str, str] = field(default_factory=dict[str, str])
     passwords: dict[str, str] = field(default_factory=dict[str, str])
     server: asyncio.subprocess.Process | None = None
@@ -154,17 +155,21 @@ class Site:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def port_first(self) -> int:
+        """The first host port that people may lead to a port of theirs."""
+        return self.ports.first + 100
+
+    @property
     def env(self) -> dict[str, str]:
         return {
             **os.environ,
             "HUTCH_DATA": str(self.folder / "data"),
             "HUTCH_DATABASE_URL": self.database_url,
             "HUTCH_LISTEN_PORT": str(self.port),
-            # Of its own: a hutch that runs on this machine has the usual ones.
-            "HUTCH_SSH_PORT_FIRST": str(_SSH_PORTS),
-            "HUTCH_SSH_PORT_LAST": str(_SSH_PORTS + 99),
-            "HUTCH_PORT_FIRST": "14000",
-            "HUTCH_PORT_LAST": "14999",
+            "HUTCH_SSH_PORT_FIRST": str(self.ports.first),
+            "HUTCH_SSH_PORT_LAST": str(self.port_first - 1),
+            "HUTCH_PORT_FIRST": str(self.port_first),
+            "HUTCH_PORT_LAST": str(self.ports.last),
             "HUTCH_OPERATION_LEASE_SECONDS": "2",
             "HUTCH_RECONCILE_SECONDS": "2",
             **{
@@ -325,18 +330,19 @@ async def open_site(
 
     `{port}` in a setting is where it listens.
     """
-    site = Site(incus, folder, free_port(), database_url, settings)
-    await site.prepare()
-    await site.start()
-    try:
-        yield site
-    finally:
-        if site.server is not None and site.server.returncode is None:
-            await site.kill()
-        for each in (site.agent, site.ssh_agent):
-            if each is not None and each.returncode is None:
-                each.terminate()
-                await each.wait()
-        for name in await site.engine_names():
-            await site.incus_command("delete", "--force", name)
-        shutil.rmtree(site.gpus, ignore_errors=True)
+    with claimed() as ports:
+        site = Site(incus, folder, free_port(), database_url, ports, settings)
+        await site.prepare()
+        await site.start()
+        try:
+            yield site
+        finally:
+            if site.server is not None and site.server.returncode is None:
+                await site.kill()
+            for each in (site.agent, site.ssh_agent):
+                if each is not None and each.returncode is None:
+                    each.terminate()
+                    await each.wait()
+            for name in await site.engine_names():
+                await site.incus_command("delete", "--force", name)
+            shutil.rmtree(site.gpus, ignore_errors=True)

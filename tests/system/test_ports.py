@@ -83,7 +83,7 @@ async def test_a_port_leads_to_the_server_inside_over_everything_that_happens(
 ) -> None:
     port = await added(alice, 8000)
     here = node_address()
-    assert (port["host"], port["host_port"]) == (here, 14000)
+    assert (port["host"], port["host_port"]) == (here, site.port_first)
     assert (await says(here, port["host_port"]) or "").startswith("8000 ")
     assert await says("127.0.0.1", port["host_port"]) is None
     await alice.ok("restart", box)
@@ -124,11 +124,14 @@ async def test_udp_is_led_there_and_back(alice: Person, box: str, local: bool) -
     assert await asyncio.to_thread(echoes, port["host"], port["host_port"]) is None
 
 
-async def test_a_port_at_which_the_node_listens_is_left_to_it(alice: Person, box: str) -> None:
-    with socket.create_server(("127.0.0.1", 14000)):
+async def test_a_port_at_which_the_node_listens_is_left_to_it(
+    site: Site, alice: Person, box: str
+) -> None:
+    first = site.port_first
+    with socket.create_server(("127.0.0.1", first)):
         port = await added(alice, 8000)
-        assert port["host_port"] == 14001
-        refused = await alice.hutch("port", "add", box, "8001", "--host-port", "14000")
+        assert port["host_port"] == first + 1
+        refused = await alice.hutch("port", "add", box, "8001", "--host-port", str(first))
         assert refused.code == 5
     await alice.ok("port", "remove", box, "8000")
 
