@@ -19,7 +19,6 @@ from bench import ssh
 from hutch.setup.private import PrivateIncus
 
 IMAGE = "byhand"
-_FIRST_PORT = 30500
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +85,13 @@ def forward_argv(machine: Machine, host: str, *, nat: bool) -> list[str]:
 class ByHand:
     """Runs the commands on a private Incus."""
 
-    def __init__(self, incus: PrivateIncus, host: str, size: Size) -> None:
+    def __init__(self, incus: PrivateIncus, host: str, size: Size, first_port: int) -> None:
         self._incus = incus
         self._host = host
         self._size = size
         self._environment = {**os.environ, **incus.environment()}
         self._numbers = itertools.count()
+        self._first_port = first_port
         self._subnet: IPv4Network = incus.subnet
         self._host_key = ""
 
@@ -124,7 +124,7 @@ class ByHand:
         number = next(self._numbers)
         last = int(self._subnet.broadcast_address) - 2
         address = str(type(self._subnet.network_address)(last - number % 200))
-        return Machine(f"hand-{number}", address, _FIRST_PORT + number)
+        return Machine(f"hand-{number}", address, self._first_port + number)
 
     def door(self, machine: Machine) -> ssh.Door:
         return ssh.Door(self._host, machine.port, "root", self._host_key)

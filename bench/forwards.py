@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.ports import claimed
+
 from bench import machine, ssh
 from bench.byhand import ByHand, Machine, Size
 from bench.figures import Measure, Report, median
@@ -30,7 +32,6 @@ from hutch.setup.private import PrivateIncus
 _ADDRESS = "203.0.113.77"
 """For the network forward, which refuses one that a network card or a proxy has. It is of a network
 that is for documentation: nobody has it."""
-_FIRST_PORT = 31500
 _DEVICE = "measured"
 
 
@@ -40,14 +41,18 @@ def measure(rounds: int) -> Report:
     incus = PrivateIncus()
     incus.start()
     try:
-        with tempfile.TemporaryDirectory(prefix="hutch-bench-") as folder, incus.api() as api:
-            by_hand = ByHand(incus, host, Size())
+        with (
+            claimed() as ports,
+            tempfile.TemporaryDirectory(prefix="hutch-bench-") as folder,
+            incus.api() as api,
+        ):
+            by_hand = ByHand(incus, host, Size(), ports.first)
             by_hand.make_image(Path(folder), ssh.make_key(Path(folder) / "key"))
             target = by_hand.new()
             by_hand.create(target)
             # It goes when the bridge goes.
             run(["ip", "address", "add", f"{_ADDRESS}/32", "dev", incus.network])
-            report.measures = _measure(_Ways(api, incus.network, target, host), rounds)
+            report.measures = _measure(_Ways(api, incus.network, target, host), rounds, target.port)
     finally:
         incus.remove()
     report.facts["load at the end"] = f"{machine.load():.2f}"
@@ -97,7 +102,7 @@ class _Ways:
         self._api.call("PUT", self._forward, {"config": {}, "description": "", "ports": ports})
 
 
-def _measure(ways: _Ways, rounds: int) -> list[Measure]:
+def _measure(ways: _Ways, rounds: int, last_port: int) -> list[Measure]:
     kinds: dict[str, tuple[str, Callable[[int], None], Callable[[], None]]] = {
         "helper proxy": (ways.host, ways.add_helper, ways.remove_device),
         "nat proxy": (ways.host, ways.add_nat, ways.remove_device),
@@ -106,7 +111,7 @@ def _measure(ways: _Ways, rounds: int) -> list[Measure]:
     up: dict[str, list[float]] = {kind: [] for kind in kinds}
     down: dict[str, list[float]] = {kind: [] for kind in kinds}
     greeting: dict[str, list[float]] = {kind: [] for kind in kinds}
-    port = _FIRST_PORT
+    port = last_port
     for _ in range(rounds):
         for kind, (host, add, remove) in kinds.items():
             port += 1

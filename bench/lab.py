@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import Block, claimed
+
 from bench import ssh
 from bench.byhand import ByHand, Size
 from bench.server import HUTCH, Server
@@ -126,13 +128,17 @@ def contest(size: Size) -> Generator[tuple[Hutch, ByHand]]:
     incus = PrivateIncus()
     incus.start()
     try:
-        with tempfile.TemporaryDirectory(prefix="hutch-bench-") as folder:
+        with (
+            claimed() as ports,
+            claimed() as by_hands,
+            tempfile.TemporaryDirectory(prefix="hutch-bench-") as folder,
+        ):
             home = Path(folder)
             public = ssh.make_key(home / "key")
-            by_hand = ByHand(incus, host, size)
+            by_hand = ByHand(incus, host, size, by_hands.first)
             by_hand.make_image(home, public)
             (home / "data").mkdir()
-            server = _server(home / "data", size)
+            server = _server(home / "data", size, ports)
             try:
                 yield _person(server, incus, host, home / "key", public), by_hand
             finally:
@@ -141,11 +147,17 @@ def contest(size: Size) -> Generator[tuple[Hutch, ByHand]]:
         incus.remove()
 
 
-def _server(data: Path, size: Size) -> Server:
-    """As hutch comes, but that one person may have more than a small machine has."""
+def _server(data: Path, size: Size, ports: Block) -> Server:
+    """As hutch comes, but that one person may have more than a small machine has, with host ports
+    that nobody else uses."""
+    middle = (ports.first + ports.last) // 2
     return Server(
         data,
         eager_pool=True,
+        ssh_port_first=ports.first,
+        ssh_port_last=middle,
+        port_first=middle + 1,
+        port_last=ports.last,
         default_cpus=size.cpus,
         default_memory=size.memory,
         default_disk=size.disk,

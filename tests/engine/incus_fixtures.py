@@ -22,6 +22,7 @@ from hutch.engine.incus import IncusEngine
 from hutch.setup.private import PrivateIncus
 from tests.engine import lxd
 from tests.engine.contract import Site
+from tests.ports import claimed
 
 
 def node_address() -> str:
@@ -78,8 +79,12 @@ async def incus_engine(incus: PrivateIncus) -> AsyncIterator[IncusEngine]:
 
 
 @pytest.fixture(scope="session")
-def incus_site(incus: PrivateIncus, incus_engine: IncusEngine, node_files: RealNodeFiles) -> Site:
-    return Site(incus_engine, "base", str(incus.subnet), node_address(), node_files)
+def incus_site(
+    incus: PrivateIncus, incus_engine: IncusEngine, node_files: RealNodeFiles
+) -> Iterator[Site]:
+    with claimed() as ports:
+        subnet = str(incus.subnet)
+        yield Site(incus_engine, "base", subnet, node_address(), node_files, ports.first)
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -94,7 +99,7 @@ async def lxd_site(node_files: RealNodeFiles) -> AsyncIterator[Site]:
             pool=names.pool,
             network=names.network,
         )
-        yield Site(
-            engine, "base", str(private.subnet), node_address(), node_files, first_port=24500
-        )
+        with claimed() as ports:
+            subnet = str(private.subnet)
+            yield Site(engine, "base", subnet, node_address(), node_files, ports.first)
         await engine.close()

@@ -16,6 +16,7 @@ from hutch.errors import EngineError
 from hutch.setup.private import PrivateIncus
 from tests.engine.contract import Site, seen
 from tests.engine.incus_fixtures import RealNodeFiles, needs_incus, node_address
+from tests.ports import claimed
 
 pytestmark = pytest.mark.incus
 
@@ -55,10 +56,12 @@ async def site(broken: Path, node_files: RealNodeFiles) -> AsyncIterator[Site]:
         patch.setenv("PATH", str(folder), prepend=":")
         patch.setenv("INCUS_LXC_HOOK", str(folder))
         async with PrivateIncus() as incus:
+            subnet = str(incus.subnet)
             engine = IncusEngine(
                 incus.url, project=incus.project, pool=incus.pool, network=incus.network
             )
-            yield Site(engine, "base", str(incus.subnet), node_address(), node_files)
+            with claimed() as ports:
+                yield Site(engine, "base", subnet, node_address(), node_files, ports.first)
             await engine.close()
 
 

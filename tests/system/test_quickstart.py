@@ -18,6 +18,7 @@ import pytest
 
 from hutch.setup import image, private, processes
 from hutch.setup.machine import packages
+from tests.ports import claimed
 from tests.system.quickstarted import SOURCE, USER, Setup, printed_ssh, setup_of
 
 pytestmark = [pytest.mark.incus, pytest.mark.timeout(900)]
@@ -31,11 +32,10 @@ def setup() -> Iterator[Setup]:
     prefix = f"hutchq{os.getpid() % 10_000:04}"
     incus = private.ROOT / prefix
     private.claim(incus, prefix)
-    first = 20_000 + os.getpid() % 10_000
-    with setup_of(str(SOURCE / "quickstart")) as found:
+    with claimed() as ports, setup_of(str(SOURCE / "quickstart")) as found:
         found.options += ["--prefix", prefix, "--incus-dir", str(incus), "--simulated-gpus", "2",
-                          "--set", f"ssh_port_first={first}",
-                          "--set", f"ssh_port_last={first + 50}"]  # fmt: skip
+                          "--set", f"ssh_port_first={ports.first}",
+                          "--set", f"ssh_port_last={ports.last}"]  # fmt: skip
         # The image that the other tests use: building it is tried by whoever comes first.
         ready = image.ensure_built(private.CACHE, lambda _: None)
         (found.data / "cache").mkdir(parents=True)
