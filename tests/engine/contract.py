@@ -53,6 +53,10 @@ class NodeFiles(Protocol):
     def remove(self, path: str) -> None: ...
 
 
+async def _no_operations() -> list[str]:
+    return []
+
+
 @dataclass
 class Site:
     """An engine under test, and what a test may use of it."""
@@ -69,6 +73,8 @@ class Site:
     first_port: int = 16_000
     """Two runs at once on one machine forward at the same address: a real engine's site claims its
     own."""
+    operations: Callable[[], Awaitable[list[str]]] = field(default=_no_operations)
+    """What the engine says that it is running at the moment."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
     def address(self) -> str:

@@ -13,8 +13,10 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -78,13 +80,25 @@ async def incus_engine(incus: PrivateIncus) -> AsyncIterator[IncusEngine]:
     await engine.close()
 
 
+async def running_operations(socket: Path, project: str) -> list[str]:
+    """What a server does at the moment, told by itself."""
+    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        params = {"project": project, "recursion": 1}
+        answer = await client.get("/1.0/operations", params=params)
+    return [each["description"] for each in answer.json()["metadata"].get("running", [])]
+
+
 @pytest.fixture(scope="session")
 def incus_site(
     incus: PrivateIncus, incus_engine: IncusEngine, node_files: RealNodeFiles
 ) -> Iterator[Site]:
     with claimed() as ports:
         subnet = str(incus.subnet)
-        yield Site(incus_engine, "base", subnet, node_address(), node_files, ports.first)
+        operations = partial(running_operations, incus.socket, incus.project)
+        yield Site(
+            incus_engine, "base", subnet, node_address(), node_files, ports.first, operations
+        )
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -101,5 +115,6 @@ async def lxd_site(node_files: RealNodeFiles) -> AsyncIterator[Site]:
         )
         with claimed() as ports:
             subnet = str(private.subnet)
-            yield Site(engine, "base", subnet, node_address(), node_files, ports.first)
+            operations = partial(running_operations, private.socket, names.project)
+            yield Site(engine, "base", subnet, node_address(), node_files, ports.first, operations)
         await engine.close()

@@ -83,8 +83,8 @@ class PrivateLxd:
             try:
                 self._daemon.wait(30)
             except subprocess.TimeoutExpired:
-                # It waits for what it still calls a running operation, as of a terminal that has
-                # just ended. What it would leave on the machine is gone by now.
+                # A terminal into which more was typed than its program read stays an operation, of
+                # Incus too, even without its container: the write to it hangs, and LXD waits.
                 self._daemon.kill()
                 self._daemon.wait()
         for mount in _mounts(self.folder):

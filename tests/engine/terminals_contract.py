@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,10 @@ from tests.engine.contract import Site
 
 FLOOD = b"flood() { while :; do echo the quick brown fox jumps over the lazy dog; done; }\r"
 """What a simulated shell knows by itself."""
+_BASH = "PS1='$ ' exec bash --norc -i"
+_SHELL = ["runuser", "-l", "nobody", "-s", "/bin/bash", "--session-command", _BASH]
+"""A person's shell as hutch starts it, which is not the process that the engine knows."""
+_FOR_LONG = b"sleep 4711\r"
 _PATIENCE = 20.0
 
 
@@ -25,6 +30,11 @@ async def until(terminal: EngineTerminal, text: bytes) -> bytes:
             assert piece, came
             came += piece
     return came
+
+
+async def left_in(engine: Engine, name: str) -> bool:
+    """Whether what a shell was told to run is still there."""
+    return (await engine.exec(name, ["pgrep", "-f", "^(sleep 4711|bash --norc)"])).code == 0
 
 
 @pytest.fixture
@@ -101,6 +111,26 @@ class TestTerminals:
             running, ["sh"], environment={"PS1": "$ "}, columns=80, rows=24
         ) as second:
             await until(second, b"$ ")
+
+    @pytest.mark.parametrize("ends", ["the block", "the shell", "an error"])
+    async def test_leave_nothing_behind(self, engine: Engine, site: Site, running: str, ends: str):
+        with suppress(ZeroDivisionError):
+            async with engine.terminal(
+                running, _SHELL, environment={"PS1": "$ "}, columns=80, rows=24
+            ) as found:
+                await until(found, b"$ ")
+                if ends == "the shell":
+                    await found.write(b"exit\r")
+                    while await found.read():
+                        pass
+                else:
+                    await found.write(_FOR_LONG)
+                    await until(found, b"sleep 4711\r\n")
+                if ends == "an error":
+                    raise ZeroDivisionError
+        async with asyncio.timeout(_PATIENCE):
+            while await site.operations() or await left_in(engine, running):
+                await asyncio.sleep(0.05)
 
     async def test_in_a_stopped_or_absent_one_are_refused(self, engine: Engine, site: Site):
         spec = site.spec()
