@@ -74,7 +74,7 @@ class Site:
     """Two runs at once on one machine forward at the same address: a real engine's site claims its
     own."""
     operations: Callable[[], Awaitable[list[str]]] = field(default=_no_operations)
-    """What the engine says that it is running at the moment."""
+    """The ids of what the engine says that it is doing at the moment."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
     def address(self) -> str:

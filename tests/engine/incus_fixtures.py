@@ -81,12 +81,12 @@ async def incus_engine(incus: PrivateIncus) -> AsyncIterator[IncusEngine]:
 
 
 async def running_operations(socket: Path, project: str) -> list[str]:
-    """What a server does at the moment, told by itself."""
+    """The ids of what a server does at the moment, told by itself."""
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
         params = {"project": project, "recursion": 1}
         answer = await client.get("/1.0/operations", params=params)
-    return [each["description"] for each in answer.json()["metadata"].get("running", [])]
+    return [each["id"] for each in answer.json()["metadata"].get("running", [])]
 
 
 @pytest.fixture(scope="session")
