@@ -13,6 +13,8 @@ from hutch.gateway import messages
 from hutch.gateway.wire import Connection, Held, Lane
 
 CONNECT_SECONDS = 10.0
+_FIRST = 64
+"""Arrivals from an instance that are acknowledged at once; a login takes some twenty."""
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 """How a connection ends whose other machine has gone."""
 
@@ -156,11 +158,19 @@ class _Far(asyncio.Protocol):
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
+        self._socket: socket.socket | None = None
+        self._left = _FIRST
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = transport.get_extra_info("socket")
         self._pipe.far_made(cast("asyncio.Transport", transport))
 
     def data_received(self, data: bytes) -> None:
+        if self._left and self._socket is not None:
+            # OpenSSH's server waits for it as its client does (`Connection.data_received`): it lets
+            # Nagle's algorithm hold back what it says of the channel until a program has begun.
+            self._left -= 1
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self._pipe.far_data(data)
 
     def eof_received(self) -> bool:
