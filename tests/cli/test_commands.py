@@ -77,7 +77,7 @@ def test_what_can_be_printed_can_be_printed_as_json() -> None:
 def test_what_loses_something_asks_first() -> None:
     asking = {name for name, one in ALL.items() if any("--yes" in p.opts for p in one.params)}
     assert asking == {
-        "delete", "rebuild", "snapshot restore", "snapshot delete", "user disable",
+        "delete", "rebuild", "restore", "snapshot restore", "snapshot delete", "user disable",
         "group remove", "files get", "files put", "files rename", "files delete",
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ ASKING = [
     ["delete", "box"],
     ["rebuild", "box"],
     ["snapshot", "restore", "box", "one"],
+    ["restore", "box", "one"],
     ["snapshot", "delete", "box", "one"],
 ]
 
@@ -73,3 +74,4 @@ def test_yes_on_a_terminal_goes_on(box: Person) -> None:
 
 def test_restoring_a_snapshot_that_is_not_there_does_not_ask(box: Person) -> None:
     assert box.hutch("snapshot", "restore", "box", "none").code == 3
+    assert box.hutch("restore", "box", "none").code == 3

@@ -53,6 +53,12 @@ def test_who_leaves_can_come_back(box: Person) -> None:
     again.expect("\r\nbefore\r\n$ ")
     again.type("exit\r")
     assert again.end() == 0
+    assert "a new one" not in again.seen
+    late = on_terminal(box, "shell", "box", "--session", found[1])
+    late.expect("That shell has ended. This is a new one.")
+    late.expect("$ ")
+    late.type("exit\r")
+    assert late.end() == 0
 
 
 def test_without_a_terminal_it_says_what_to_use(box: Person) -> None:

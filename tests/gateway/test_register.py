@@ -38,7 +38,7 @@ class Newcomer:
 
     async def register(
         self, gateway: Running, *answers: str, identities: tuple[Path, ...] = (),
-        stdin: bytes = b"", user: str = "register", more: tuple[str, ...] = (),
+        stdin: bytes = b"", user: str = "register", more: tuple[str, ...] = (), prompts: int = 1,
     ) -> Ran:  # fmt: skip
         """ssh, with a program that answers what it asks."""
         ask, said = self.folder / "ask", self.folder / "answers"
@@ -48,7 +48,7 @@ class Newcomer:
         options = ["-F", "none", "-p", str(gateway.port), "-o", "IdentitiesOnly=yes",
                    "-o", f"UserKnownHostsFile={self.house.known_hosts(gateway)}",
                    "-o", "StrictHostKeyChecking=yes",
-                   "-o", "NumberOfPasswordPrompts=1"]  # fmt: skip
+                   "-o", f"NumberOfPasswordPrompts={prompts}"]  # fmt: skip
         options += identity_options(identities)
         env = {"SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": "",
                "ANSWERS": str(said), "SSH_AUTH_SOCK": ""}  # fmt: skip
@@ -157,6 +157,20 @@ async def test_a_weak_key_and_one_that_somebody_has_are_refused(
         assert ran.code in {5, 6}, ran
         assert said in ran.err, (line[:30], ran)
     assert await newcomer.keys() == set()
+
+
+async def test_who_answers_wrongly_is_told_and_asked_again(
+    house: House, gateway: Running, newcomer: Newcomer
+) -> None:
+    key = await new_key(newcomer.folder / "mine")
+    me = newcomer.who.name
+    ran = await newcomer.register(
+        gateway, me, "wrong", me, PASSWORD, "y", identities=(key,), prompts=6
+    )
+    assert ran.code == 0, ran
+    assert ran.err.count("The name or the password is wrong. Try again.") == 1
+    assert await newcomer.keys() == {public(key)}
+    await house.forget_failures()
 
 
 async def test_nobody_learns_which_names_there_are_and_guesses_are_counted(

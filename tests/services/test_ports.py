@@ -300,6 +300,8 @@ async def test_the_same_port_inside_is_led_to_once(
         await ports.add(context, alice, "box", Wish(8888))
     with pytest.raises(ConflictError, match="already"):
         await ports.add(context, alice, "box", Wish(22))
+    with pytest.raises(ConflictError, match="box's SSH server already"):
+        await ports.add(context, alice, "box", Wish(22, reach=Reach.WEB))
 
 
 async def test_names_are_checked_and_given(context: Context, alice: Actor, box: str) -> None:

@@ -24,7 +24,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ports": ("port",),
     "apps": ("app",),
     "desktop": ("desktop",),
-    "snapshots": ("snapshot",),
+    "snapshots": ("snapshot", "restore"),
     "gpus": ("gpu",),
     "notices": ("notice",),
     "operations": ("operation",),
@@ -49,9 +49,9 @@ LOCAL = frozenset("login logout ssh shell server gateway agent up down config re
 OVER_SSH = frozenset(
     """
     create list show start stop restart rebuild set delete exec files share unshare port app
-    desktop
-    snapshot gpu notice operation whoami password key ssh-config token user group quota report node
-    image events overview version
+    desktop snapshot restore
+    gpu notice operation whoami password key ssh-config token user group quota report node image
+    events overview version
     """.split()
 )
 """Every command is in one of these: it belongs to the machine that it is run on, or it may also be

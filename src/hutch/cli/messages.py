@@ -353,6 +353,7 @@ HELP = {
     "port list": "List the ports that lead to your instances, but for those of SSH.",
     "port set": "Change who may open a port in a browser, or until when it leads there.",
     "port remove": "Take a port away.",
+    "restore": "The same as `snapshot restore`: put an instance's disk back to a snapshot.",
     "snapshot": "Take, restore and delete snapshots of an instance's disk.",
     "snapshot create": "Take a snapshot of an instance's disk, running or stopped.",
     "snapshot list": "List an instance's snapshots, oldest first.",

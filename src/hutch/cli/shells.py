@@ -135,7 +135,9 @@ class _View:
 
     def _hear(self, told: dict[str, Any]) -> None:
         if told.get("type") == "open":
-            self.session = str(told["session"])
+            wanted, self.session = self.session, str(told["session"])
+            if wanted is not None and told["new"]:
+                sys.stderr.write(words.NEW_ONE + "\r\n")
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         # Not sent from here: what this interrupts may be in the middle of sending.

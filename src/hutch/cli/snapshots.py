@@ -16,6 +16,7 @@ SnapshotName = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
+    panel = messages.PANEL_INSTANCES
     group = typer.Typer()
     for name, command in (
         ("create", create),
@@ -28,8 +29,9 @@ def add_to(app: typer.Typer) -> None:
         group,
         name="snapshot",
         help=messages.HELP["snapshot"],
-        rich_help_panel=messages.PANEL_INSTANCES,
+        rich_help_panel=panel,
     )
+    app.command("restore", help=messages.HELP["restore"], rich_help_panel=panel)(restore)
 
 
 def create(

@@ -134,10 +134,12 @@ class Guest(asyncssh.SSHServer):
         return may and self._name == register.USER
 
     def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
+        # ssh asks again when an answer was refused.
+        again = self._registration is not None
         self._registration = Registration(
             self._context, self._offered, self._from, self._request_id
         )
-        return self._registration.begin()
+        return self._registration.begin(again=again)
 
     async def validate_kbdint_response(
         self, username: str, responses: Sequence[str]

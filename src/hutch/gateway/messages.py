@@ -32,6 +32,7 @@ UNAVAILABLE = "The gateway cannot look up keys at the moment. Try again in a mom
 # Somebody's first key
 
 REGISTER = "Register an SSH key with your name and password at hutch."
+WRONG = "The name or the password is wrong. Try again."
 NAME = "Name: "
 ITS_PASSWORD = "Password: "  # noqa: S105
 YOU_ARE = "You are {name}."

@@ -59,8 +59,9 @@ class Registration:
         self.is_done = False
         """Whether all is answered, so that ssh is let in."""
 
-    def begin(self) -> Challenge:
-        return _ask(messages.REGISTER, messages.NAME)
+    def begin(self, *, again: bool = False) -> Challenge:
+        """What is asked first; `again` after a name and password that were wrong."""
+        return _ask(messages.WRONG if again else messages.REGISTER, messages.NAME)
 
     async def answer(self, responses: Sequence[str]) -> Challenge | bool:
         """What to ask next; at the end, whether ssh is let in. Raises HutchError."""

@@ -131,6 +131,12 @@ async def _free_name(session: Session, instance: Instance, wish: Wish) -> str:
     known = await ports.list_ports(session, instance.id)
     for each in known:
         if (each.protocol, each.target_port) == (wish.protocol, wish.target_port):
+            if each.name == instances.SSH:
+                raise ConflictError(
+                    f"Host port {each.host_port} leads to {instance.name}'s SSH server already.",
+                    hint=f"`hutch ssh {instance.name}` logs in there; `hutch show` tells the port.",
+                    port=each.host_port,
+                )
             what = "A port" if each.host_port is None else f"Host port {each.host_port}"
             raise ConflictError(
                 f"{what} leads to {wish.protocol} port {wish.target_port} of {instance.name} "

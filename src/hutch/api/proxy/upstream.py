@@ -19,6 +19,7 @@ import structlog
 from hutch.api.proxy import inside
 from hutch.api.proxy.headers import Header, Headers
 from hutch.api.proxy.inside import Inside
+from hutch.domain.ports import LOOPBACK
 from hutch.errors import AppError, AppTimeoutError, EnginePortClosedError, HutchError
 
 log = structlog.get_logger("hutch.apps")
@@ -344,7 +345,9 @@ async def connect(place: Place) -> Connection:
 async def connecting(place: Place) -> AsyncGenerator[None]:
     """Connect within: what that raises leaves as an AppError."""
     is_inside = isinstance(place, Inside)
-    hint = _HINT_INSIDE if is_inside else _HINT
+    # What listens at loopback alone is reached from there, and through the node's own.
+    at_loopback = isinstance(place, Inside) or place[0] == LOOPBACK
+    hint = _HINT_INSIDE if at_loopback else _HINT
     try:
         async with asyncio.timeout(INSIDE_SECONDS if is_inside else CONNECT_SECONDS):
             yield

@@ -9,6 +9,7 @@ HELP = {
 NO_TERMINAL = "`hutch shell` needs a terminal."
 USE_EXEC = "For a single command: hutch exec NAME -- COMMAND."
 LOST = "The connection is lost; trying to get back."
+NEW_ONE = "That shell has ended. This is a new one."
 GONE = "The connection did not come back."
 GO_BACK = "The shell waits a while: hutch shell {name} --session {session}"
 LEFT = "You left. The shell waits a while: hutch shell {name} --session {session}"
