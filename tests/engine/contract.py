@@ -75,6 +75,8 @@ class Site:
     own."""
     operations: Callable[[], Awaitable[list[str]]] = field(default=_no_operations)
     """The ids of what the engine says that it is doing at the moment."""
+    leaves_shells: str = ""
+    """Why a shell may stay that was left while it ran a program; nothing where none does."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
     def address(self) -> str:

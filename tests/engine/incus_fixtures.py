@@ -116,5 +116,9 @@ async def lxd_site(node_files: RealNodeFiles) -> AsyncIterator[Site]:
         with claimed() as ports:
             subnet = str(private.subnet)
             operations = partial(running_operations, private.socket, names.project)
-            yield Site(engine, "base", subnet, node_address(), node_files, ports.first, operations)
+            yield Site(
+                engine, "base", subnet, node_address(), node_files, ports.first, operations,
+                leaves_shells="LXD 5.0 keeps the terminal of a shell that was left while it ran a"
+                " program, and so the shell: use Incus, which ends it",
+            )  # fmt: skip
         await engine.close()

@@ -114,6 +114,8 @@ class TestTerminals:
 
     @pytest.mark.parametrize("ends", ["the block", "the shell", "an error"])
     async def test_leave_nothing_behind(self, engine: Engine, site: Site, running: str, ends: str):
+        if site.leaves_shells and ends != "the shell":
+            pytest.skip(site.leaves_shells)
         before = set(await site.operations())
         with suppress(ZeroDivisionError):
             async with engine.terminal(
