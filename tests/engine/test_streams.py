@@ -189,10 +189,49 @@ async def test_an_image_without_python_says_so(incus_engine: IncusEngine, machin
     assert "python3" in refused.value.hint
 
 
+async def connected(engine: Engine, name: str, patience: float | None) -> None:
+    async with asyncio.timeout(patience), engine.connect(name, PORT):
+        pass
+
+
 def frame(letter: str, number: int, value: int) -> str:
     """As `printf` takes it."""
     octets = number.to_bytes(4, "big") + value.to_bytes(4, "big")
     return letter + "".join(f"\\{octet:03o}" for octet in octets)
+
+
+@pytest.mark.incus
+@pytest.mark.parametrize("script", ["exec sleep 1000", "printf x; exec sleep 1000"])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_who_does_not_begin_is_not_waited_for_without_end(
+    incus_engine: IncusEngine,
+    machine: str,
+    script: str,
+    waits: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "_START_SECONDS", 1.0 if waits else 1000.0)
+    async with another_python(incus_engine, machine, script), asyncio.timeout(_PATIENCE):
+        # Nor when whoever asked has gone away.
+        with pytest.raises(EngineError if waits else TimeoutError):
+            await connected(incus_engine, machine, None if waits else 0.5)
+        while (await incus_engine.exec(machine, ["pgrep", "-fx", "sleep 1000"])).code == 0:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.incus
+async def test_who_never_forgets_is_ended(
+    incus_engine: IncusEngine, machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_MOST_CLOSING", 3)
+    monkeypatch.setattr(streams, "IDLE_SECONDS", 1000.0)
+    script = "printf +; exec sleep 1000"
+    async with another_python(incus_engine, machine, script), asyncio.timeout(_PATIENCE):
+        for _ in range(4):
+            with suppress(TimeoutError, EngineUnavailableError):
+                await connected(incus_engine, machine, 0.2)
+        while (await incus_engine.exec(machine, ["pgrep", "-fx", "sleep 1000"])).code == 0:
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.incus
@@ -201,6 +240,7 @@ def frame(letter: str, number: int, value: int) -> str:
     [
         "exec cat /dev/zero",
         f"printf '{frame('D', 7, 5)}'; exec cat /dev/zero",
+        f"printf '{frame('R', 1, 2**32 - 1)}'",
         f"printf '{frame('O', 1, 0)}{frame('O', 1, 0)}'",
         f"printf '{frame('O', 1, 0)}{frame('D', 1, 2**32 - 1)}'; exec cat /dev/zero",
         f"printf '{frame('O', 1, 0)}{frame('D', 1, 0)}'",

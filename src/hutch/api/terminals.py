@@ -156,7 +156,7 @@ def _number(query: Mapping[str, Any], name: str, default: int, least: int, most:
     given = query.get(name, default)
     try:
         value = int(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = least - 1
     if isinstance(given, bool) or not least <= value <= most:
         raise InvalidInputError(f"{name} is {least} to {most}.", field=name)
@@ -262,7 +262,7 @@ class _Conversation:
 def _parsed(text: str) -> dict[str, Any]:
     try:
         told: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidInputError("A text message is JSON.") from None
     if not isinstance(told, dict):
         raise InvalidInputError("A text message is a JSON object.")

@@ -58,14 +58,16 @@ class Relay:
     def run(self) -> None:
         write([b"+"])
         while True:
-            for file, events in self.poll.poll():
+            ready = [(file, self.by_file.get(file), events) for file, events in self.poll.poll()]
+            for file, connection, events in ready:
                 if file == 0:
                     piece = os.read(0, 4 * PIECE)
                     if not piece:
                         return
                     self.take(piece)
-                elif file in self.by_file:
-                    self.serve(self.by_file[file], events)
+                # Another one may have got its number meanwhile.
+                elif connection is not None and self.by_file.get(file) is connection:
+                    self.serve(connection, events)
 
     def take(self, piece: bytes) -> None:
         """Do as frames say, which may begin and end anywhere."""

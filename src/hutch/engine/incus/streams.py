@@ -7,6 +7,7 @@ that program.
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
@@ -29,6 +30,12 @@ IDLE_SECONDS = 15.0
 _NOBODY = 65534
 _NO_PYTHON = 127
 _REFUSED = 111
+_START_SECONDS = 10.0
+"""Within which the program inside has to say that it is there."""
+_MOST_CLOSING = 1024
+_ERRNOS = 4096
+_LOOK_AFTER = 256
+"""Frames."""
 _FULL = 1024 * 1024
 """Bytes on their way to a program, of all connections, from which on who writes has to wait."""
 
@@ -48,6 +55,9 @@ class Streams:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._relays: dict[str, _Relay] = {}
+        """The one to use, by the container's name."""
+        self._all: set[_Relay] = set()
+        """Those that have ended a little ago among them."""
 
     @asynccontextmanager
     async def opened(self, name: str, port: int) -> AsyncGenerator["Stream"]:
@@ -68,14 +78,16 @@ class Streams:
         relay = self._relays.get(name)
         if relay is None or relay.is_over:
             relay = self._relays[name] = _Relay(self._client, name, self._forget)
+            self._all.add(relay)
         return await relay.connect(port)
 
     def _forget(self, relay: "_Relay") -> None:
+        self._all.discard(relay)
         if self._relays.get(relay.name) is relay:
             del self._relays[relay.name]
 
     async def close(self) -> None:
-        for relay in list(self._relays.values()):
+        for relay in list(self._all):
             await relay.end()
 
 
@@ -96,6 +108,8 @@ class _Relay:
         self._last = 0
         self._used = 0
         """How many are open or asked for."""
+        self._closing = 0
+        """How many the program inside has been told to forget, and has not answered."""
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         # Whoever waits for it may have gone away.
@@ -143,6 +157,10 @@ class _Relay:
     def close(self, number: int) -> None:
         if not self.is_over:
             self.send(b"C", number)
+            self._closing += 1
+            if self._closing > _MOST_CLOSING:
+                log.warning("connections are not closed inside", container=self.name)
+                self._retire()
         self._use(-1)
 
     def _use(self, change: int) -> None:
@@ -158,6 +176,8 @@ class _Relay:
         # From now on nobody begins anything with it.
         self.is_over = True
         self._unused.set()
+        if not self._ready.done():
+            self._task.cancel()
 
     async def end(self) -> None:
         self.is_over = True
@@ -182,16 +202,22 @@ class _Relay:
                 log.info("connections broke", container=self.name, reason=str(error))
             else:
                 self._ready.set_exception(error)
+        except Exception:
+            log.exception("Connections met an unexpected error", container=self.name)
         finally:
-            self.is_over = True
-            if self._timer is not None:
-                self._timer.cancel()
+            self._finish()
             if not self._ready.done():
                 self._ready.set_exception(self._lost())
-            for stream in list(self._streams.values()):
-                stream.lose(self._lost())
-            self._room.set()
             self._gone(self)
+
+    def _finish(self) -> None:
+        """Nothing passes any more."""
+        self.is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for stream in list(self._streams.values()):
+            stream.lose(self._lost())
+        self._room.set()
 
     async def _live(self) -> None:
         body: Json = {
@@ -207,12 +233,17 @@ class _Relay:
         async with AsyncExitStack() as stack:
             sockets = await programs.connected(self._client, operation, stack)
             output = programs.Output(sockets["1"])
-            # It may have ended before it was given anything.
-            with suppress(ConnectionClosed):
-                await sockets["0"].send(_program())
-            said = await output.read()
-            if said[:1] != b"+":
-                raise self._not_there(await programs.exit_code(self._client, operation["id"]))
+            try:
+                async with asyncio.timeout(_START_SECONDS):
+                    # It may have ended before it was given anything.
+                    with suppress(ConnectionClosed):
+                        await sockets["0"].send(_program())
+                    said = await output.read()
+                    if said[:1] != b"+":
+                        code = await programs.exit_code(self._client, operation["id"])
+                        raise self._not_there(code)
+            except TimeoutError:
+                raise self.nonsense() from None
             self._ready.set_result(None)
             await self._carry(sockets["0"], output, said[1:])
 
@@ -236,6 +267,8 @@ class _Relay:
                 if each.done():
                     each.result()
         finally:
+            # Before the sockets are closed, which may take seconds.
+            self._finish()
             for each in tasks:
                 each.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -262,7 +295,7 @@ class _Relay:
         goal: Stream | None = None
         while True:
             view = memoryview(rest + piece if rest else piece)
-            at = 0
+            at, frames, began = 0, 0, time.perf_counter()
             while at < len(view):
                 if left and goal is not None:
                     content = view[at : at + left]
@@ -281,8 +314,14 @@ class _Relay:
                         left = value
                     elif letter == b"C" and goal.is_closed:
                         del self._streams[goal.number]
+                        self._closing -= 1
                     else:
                         goal.hear(letter, value)
+                    frames += 1
+                    if frames % _LOOK_AFTER == 0:
+                        # Many small ones: what they cost is not to be others' loss.
+                        await asyncio.sleep(time.perf_counter() - began)
+                        began = time.perf_counter()
                 else:
                     break
             rest = bytes(view[at:])
@@ -359,6 +398,7 @@ class Stream:
 
     def close(self) -> None:
         self.is_closed = self._is_lost = True
+        self._came = bytearray()
         self._relay.close(self.number)
 
     # -- what the other side says -----------------------------------------------------------------
@@ -375,7 +415,8 @@ class Stream:
             self._readable.set()
 
     def hear(self, letter: bytes, value: int) -> None:
-        if letter in {b"O", b"R"} and not self._is_answered:
+        is_answer = letter == b"O" or (letter == b"R" and 0 < value < _ERRNOS)
+        if is_answer and not self._is_answered:
             self._is_answered = True
             if self.is_open.done():
                 pass  # whoever asked did not wait
