@@ -310,7 +310,9 @@ async def test_what_cannot_become_a_websocket_is_told_so(hutch: Hutch):
 
 @pytest.mark.parametrize(
     "message", ["{", "[]", '{"type": "nothing"}', '{"type": "resize"}',
-                '{"type": "ack", "bytes": 999999999}', '{"type": "resize", "columns": true}'],
+                '{"type": "ack", "bytes": 999999999}', '{"type": "resize", "columns": true}',
+                '{"type": "resize", "columns": 1e999, "rows": 1}', "[" * 200_000],
+    ids=lambda message: message[:40],
 )  # fmt: skip
 async def test_a_message_that_makes_no_sense_ends_it(hutch: Hutch, alice: str, message: str):
     async with hutch.terminal(alice) as shell:
