@@ -33,12 +33,13 @@ _REFUSED = 111
 _START_SECONDS = 10.0
 """Within which the program inside has to say that it is there."""
 _MOST_CLOSING = 1024
+"""Connections that it may leave unforgotten: many end at once where a server or a browser goes."""
 _ERRNOS = 4096
+"""Above all error numbers of Linux."""
 _LOOK_AFTER = 256
-"""Frames."""
+"""Frames in one message after which others get as much time as these took."""
 _FULL = 1024 * 1024
 """Bytes on their way to a program, of all connections, from which on who writes has to wait."""
-
 
 _LOADER = "import os;n={};t=b''\nwhile len(t)<n:t+=os.read(0,n-len(t))\nexec(t)"
 """What is seen in a list of processes inside: all of the program would fill pages of it."""
@@ -319,7 +320,7 @@ class _Relay:
                         goal.hear(letter, value)
                     frames += 1
                     if frames % _LOOK_AFTER == 0:
-                        # Many small ones: what they cost is not to be others' loss.
+                        # So many small ones come of ill will: others are not to wait for them.
                         await asyncio.sleep(time.perf_counter() - began)
                         began = time.perf_counter()
                 else:
